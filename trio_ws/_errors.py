@@ -1,0 +1,99 @@
+"""Every exception that trio_ws raises on its own account.
+
+::
+
+    WebSocketError
+    ├── HandshakeError
+    │   ├── ConnectionRejected(status, headers, body)   the server said no
+    │   └── HandshakeTimeout                            also trio.TooSlowError
+    ├── ConnectionClosed(info)
+    │   ├── ConnectionEnded                             also trio.EndOfChannel
+    │   └── ConnectionLost                              also trio.BrokenResourceError
+    └── ProtocolViolation(code)                         the cause of a ConnectionLost
+
+Wrong use by the caller is a `TypeError` or a `ValueError`; a second task in
+``receive()`` a `trio.BusyResourceError`; use after one's own ``aclose()`` a
+`trio.ClosedResourceError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._messages import CloseInfo
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
+
+class WebSocketError(Exception):
+    """The root of the tree: what goes wrong between this side and a peer."""
+
+
+class HandshakeError(WebSocketError):
+    """The connection could not be opened: not a WebSocket server, or no valid answer."""
+
+
+class ConnectionRejected(HandshakeError):
+    """The server answered the handshake with something other than 101.
+
+    ``status`` is the HTTP status, ``headers`` the response's headers (a
+    case-insensitive multi-dict), ``body`` the first 64 KiB of its body.
+    """
+
+    def __init__(self, status: int, headers: CIMultiDictProxy[str], body: bytes = b"") -> None:
+        super().__init__(status, headers, body)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def __str__(self) -> str:
+        said = self.body[:200].decode("utf-8", "replace").strip()
+        return f"the server answered {self.status}" + (f": {said!r}" if said else "")
+
+
+class HandshakeTimeout(HandshakeError, trio.TooSlowError):
+    """The handshake took longer than ``Options.handshake_timeout``."""
+
+
+class ConnectionClosed(WebSocketError):
+    """The connection is over; ``info`` tells who ended it, and how."""
+
+    def __init__(self, info: CloseInfo) -> None:
+        super().__init__(info)
+        self.info = info
+
+    @property
+    def code(self) -> int:
+        """The close code (RFC 6455, section 7.4)."""
+        return self.info.code
+
+    @property
+    def reason(self) -> str:
+        """The close reason; empty if none was given."""
+        return self.info.reason
+
+    def __str__(self) -> str:
+        return str(self.info)
+
+
+class ConnectionEnded(ConnectionClosed, trio.EndOfChannel):
+    """The peer ended the connection politely: 1000, 1001, or no code."""
+
+
+class ConnectionLost(ConnectionClosed, trio.BrokenResourceError):
+    """The connection ended in any other way, or before this message could be sent."""
+
+
+class ProtocolViolation(WebSocketError):
+    """The peer broke RFC 6455 or a limit; ``code`` is the close code it was told."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.code})"
