@@ -79,6 +79,11 @@ class Deflate:
     """The client's window, 9 to 15 (RFC 7692, section 7.1.2.2)."""
 
 
+def _deflate_or_none(_: object, __: object, value: object) -> None:
+    if not (value is None or isinstance(value, Deflate)):
+        raise TypeError(f"compression is Deflate(...) or None, not {value!r}")
+
+
 def _as_origins(value: OriginPolicy | Iterable[str | re.Pattern[str]]) -> AllowedOrigins:
     if isinstance(value, OriginPolicy):
         return value
@@ -139,10 +144,7 @@ class Options:
     max_header_size: float = attrs.field(default=16 * KIB, converter=_limit, validator=_positive)
     """Bytes of a request or response head: what browsers send with 4 KiB of cookies
     fits twice over, and common servers take 8 KiB (nginx, Apache) to 16 KiB (node)."""
-    compression: Deflate | None = attrs.field(
-        default=Deflate(),
-        validator=attrs.validators.optional(attrs.validators.instance_of(Deflate)),
-    )
+    compression: Deflate | None = attrs.field(default=Deflate(), validator=_deflate_or_none)
     """permessage-deflate, if the peer wants it, or `None`."""
     allowed_origins: AllowedOrigins = attrs.field(default=SAME_ORIGIN, converter=_as_origins)
     """Server: which web pages may connect: `SAME_ORIGIN`, `ANY_ORIGIN`, or a list of
