@@ -50,7 +50,7 @@ def offer(settings: Deflate) -> str:
     """Return what a client asks for, as the value of ``Sec-WebSocket-Extensions``.
 
     It is one offer, with what matters while a connection is idle. A server that
-    cannot do without its context would keep 40 KiB busy here for as long as the
+    cannot do without its context would keep up to 40 KiB busy here for as long as the
     connection lasts: it declines, and messages go as they are. A fallback without
     conditions would give that away.
 
@@ -113,9 +113,9 @@ def read_response(settings: Deflate | None, values: Iterable[str]) -> DeflatePar
         return None
     name, parameters = accepted[0]
     if settings is None or name != NAME:
-        raise ValueError(f"the server answers with an extension that was not offered: {name}")
+        raise ValueError(f"the server answers with an extension that was not offered: {name[:64]}")
     if len(accepted) > 1:
-        raise ValueError(f"the server answers with a second extension: {accepted[1][0]}")
+        raise ValueError(f"the server answers with a second extension: {accepted[1][0][:64]}")
 
     agreed = _parameters(parameters, valueless=False)
     if settings.server_no_context_takeover and "server_no_context_takeover" not in agreed:
@@ -409,11 +409,11 @@ def _parameters(pairs: _Parameters, *, valueless: bool) -> dict[str, int | None]
             if value is None and valueless and name == "client_max_window_bits":
                 found[name] = None
             elif value is None or not _WINDOW_BITS.fullmatch(value):
-                raise ValueError(f"{NAME} with a bad {name}: {value!r}")
+                raise ValueError(f"{NAME} with a bad {name}: {value and value[:64]}")
             else:
                 found[name] = int(value)
         else:
-            raise ValueError(f"{NAME} with an unknown parameter: {name}")
+            raise ValueError(f"{NAME} with an unknown parameter: {name[:64]}")
     return found
 
 

@@ -56,27 +56,35 @@ class Deflate:
     """How to compress messages: permessage-deflate (RFC 7692).
 
     The default profile takes no context over from one message to the next. That
-    costs some ratio on small messages of a kind, and buys that an idle connection
-    holds no compression memory (up to 300 KiB otherwise), and that a room
-    compresses a message once for all of its members.
+    costs ratio on small messages of a kind (JSON of 1 KiB: 40 % of its size instead
+    of 27 %), and buys that an idle connection holds no compression memory (48 KiB
+    otherwise, 280 KiB with zlib's own defaults), and that a room compresses a message
+    once for all of its members.
+
+    The figures here are for JSON records, a fresh compressor per message, zlib 1.2.13.
     """
 
     level: int = attrs.field(default=6, validator=_in_range(0, 9))
-    """Effort, 0 (none) to 9 (most), as in `zlib.compressobj`. 6 is zlib's own default."""
+    """Effort, 0 (none) to 9 (most), as in `zlib.compressobj`. 16 KiB take 110 µs at
+    level 1 (29 % of the size remain), 200 µs at 6 (26 %), 250 µs at 9 (25 %)."""
     memory_level: int = attrs.field(default=5, validator=_in_range(1, 9))
-    """Memory for compressing, 1 to 9: ``2 ** (level + 9)`` bytes. 5 is 16 KiB."""
+    """Memory for compressing, 1 to 9: ``2 ** (level + 9)`` bytes. 5 is 16 KiB: as fast
+    as the levels above it and within 1 % of their size; below it, up to twice as slow."""
     threshold: int = attrs.field(default=1024, validator=_in_range(0, math.inf))
-    """Messages with fewer bytes are sent as they are: below about 1 KiB compressing
-    costs more than the network does, and a packet goes out either way."""
+    """Messages with fewer bytes are sent as they are: they fit into one packet either
+    way, and compressing 256 bytes takes 9 µs, as long as sending them."""
     server_no_context_takeover: bool = attrs.field(default=True)
     """Whether the server starts afresh for each message (RFC 7692, section 7.1.1.1)."""
     client_no_context_takeover: bool = attrs.field(default=True)
     """Whether the client starts afresh for each message (RFC 7692, section 7.1.1.2)."""
     server_max_window_bits: int = attrs.field(default=12, validator=_in_range(9, 15))
     """The server's window, 9 to 15: ``2 ** (bits + 2)`` bytes to compress, ``2 ** bits`` to
-    inflate (RFC 7692, section 7.1.2.1). 8 is refused: zlib cannot compress with it."""
+    inflate (RFC 7692, section 7.1.2.1). 12 is 4 KiB, and leaves 16 KiB at 25.7 % where
+    15 leaves 25.0 %. 8 is refused: zlib cannot compress with it. A client asks for it
+    only if the server keeps its context, and so the window."""
     client_max_window_bits: int = attrs.field(default=12, validator=_in_range(9, 15))
-    """The client's window, 9 to 15 (RFC 7692, section 7.1.2.2)."""
+    """The client's window, 9 to 15 (RFC 7692, section 7.1.2.2). Kept by our own client,
+    asked of others, who may not be able to."""
 
 
 def _deflate_or_none(_: object, __: object, value: object) -> None:
