@@ -95,8 +95,8 @@ class CloseInfo:
 
     @property
     def polite(self) -> bool:
-        """Whether the peer ended it with 1000, 1001 or no code at all."""
-        return self.clean and self.code in POLITE_CODES
+        """Whether somebody ended it, with 1000, 1001 or no code at all."""
+        return self.code in POLITE_CODES
 
     def __str__(self) -> str:
         who = {"local": "closed by this side", "remote": "closed by the peer", "lost": "lost"}
@@ -144,7 +144,7 @@ class PreparedMessage:
         repr=False,
         default=attrs.Factory(lambda self: _payload(self.data), takes_self=True),
     )
-    _encoded: dict[object, tuple[bytes, ...]] = attrs.field(init=False, factory=dict, repr=False)
+    encoded: dict[object, tuple[bytes, ...]] = attrs.field(init=False, repr=False, factory=dict)
 
 
 # What a peer sends, as `Protocol` tells it.

@@ -1,0 +1,56 @@
+"""One data frame to bytes: RFC 6455, section 5.2.
+
+Sending does not go through wsproto: a frame costs 0.2 µs here and 3.7 µs there
+(125 bytes, server), and a `PreparedMessage` must become bytes without a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Final
+
+from wsproto.frame_protocol import XorMaskerSimple
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+
+_FIN: Final = 0x80
+_RSV1: Final = 0x40
+_MASKED: Final = 0x80
+
+# Up to here one XOR of two long integers is faster than four table look-ups per byte
+# (0.5 against 1.5 µs at 125 bytes, 236 against 75 µs at 64 KiB: measured).
+_XOR_AS_INTEGER: Final = 4096
+
+_medium = struct.Struct("!BBH").pack
+_large = struct.Struct("!BBQ").pack
+
+
+def encode_frame(
+    opcode: int, payload: bytes, *, fin: bool = True, rsv1: bool = False, masked: bool
+) -> bytes:
+    """Return a data frame: header, and the payload masked with a fresh key if asked for."""
+    first = opcode | (_FIN if fin else 0) | (_RSV1 if rsv1 else 0)
+    mask_bit = _MASKED if masked else 0
+    size = len(payload)
+    if size <= 125:
+        header = bytes((first, mask_bit | size))
+    elif size <= 0xFFFF:
+        header = _medium(first, mask_bit | 126, size)
+    else:
+        header = _large(first, mask_bit | 127, size)
+    if not masked:
+        return header + payload
+    key = os.urandom(4)  # fresh and unpredictable for each frame: RFC 6455, section 10.3
+    return b"".join((header, key, _mask(payload, key)))
+
+
+def _mask(payload: bytes, key: bytes) -> bytes | bytearray:
+    size = len(payload)
+    if size > _XOR_AS_INTEGER:
+        return XorMaskerSimple(key).process(bytearray(payload))
+    stream = (key * (size // 4 + 1))[:size]
+    mask = int.from_bytes(stream, "little")
+    return (int.from_bytes(payload, "little") ^ mask).to_bytes(size, "little")

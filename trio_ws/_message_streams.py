@@ -1,0 +1,133 @@
+"""One message in pieces: ``ws.open_message()`` and ``ws.receive_message()``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from ._inbox import Inbox
+from ._messages import Data, MessagePart, as_data
+from ._outbox import Outbox
+from ._protocol import Protocol
+
+
+class MessageSender:
+    """The block of `WebSocket.open_message`: each `send` is a fragment of the message."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        protocol: Protocol,
+        on_done: Callable[[BaseException | None], None],
+        text: bool,
+        compress: bool | None,
+    ) -> None:
+        self._outbox = outbox
+        self._protocol = protocol
+        self._on_done = on_done
+        self._text = text
+        self._compressed = protocol.compresses_parts(compress)
+        self._begun = False
+
+    async def __aenter__(self) -> MessageSender:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._outbox.take_turn()
+        return self
+
+    async def __aexit__(
+        self,
+        etype: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if exc is None:
+                self._put("" if self._text else b"", final=True)
+                self._on_done(None)
+            elif self._begun:
+                self._on_done(exc)
+        finally:
+            self._outbox.end_turn()
+
+    async def send(self, chunk: Any) -> None:
+        """Send the next piece: `str` if the message is text, else bytes-like.
+
+        Raises:
+          TypeError: the other kind; nothing was sent.
+          ConnectionLost: the connection is over.
+          trio.ClosedResourceError: after ``aclose()``.
+
+        If cancelled: this piece was not sent, not even in part.
+
+        Concurrency: one task at a time.
+        """
+        data = as_data(chunk)
+        if isinstance(data, str) is not self._text:
+            kind = "text" if self._text else "binary"
+            raise TypeError(f"this message is {kind}: a piece cannot be {type(chunk).__name__}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._outbox.wait_room()
+        self._put(data, final=False)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _put(self, data: Data, *, final: bool) -> None:
+        self._outbox.check()
+        frames = self._protocol.encode_part(
+            data, first=not self._begun, final=final, compressed=self._compressed
+        )
+        self._begun = True
+        self._outbox.put(frames)
+
+
+class MessageReceiver:
+    """The block of `WebSocket.receive_message`: an iterator over the message's pieces."""
+
+    def __init__(self, inbox: Inbox, on_begin: Callable[[], None]) -> None:
+        self._inbox = inbox
+        self._on_begin = on_begin
+        self._next: MessagePart | None = None
+        self._finished = False
+        self.text = False
+        """Whether the message is text; known once the block is entered."""
+
+    async def __aenter__(self) -> MessageReceiver:
+        self._inbox.enter()
+        try:
+            self._next = await self._inbox.get_part()
+        except BaseException:
+            self._inbox.leave()
+            raise
+        self.text = isinstance(self._next.data, str)
+        self._finished = self._next.final
+        self._on_begin()
+        return self
+
+    async def __aexit__(
+        self,
+        etype: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._finished:
+            self._inbox.skip()
+        self._inbox.leave()
+
+    def __aiter__(self) -> MessageReceiver:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        part, self._next = self._next, None
+        if part is None:
+            if self._finished:
+                await trio.lowlevel.checkpoint()
+                raise StopAsyncIteration
+            part = await self._inbox.get_part()
+            self._finished = part.final
+        else:
+            await trio.lowlevel.checkpoint()
+        if not part.data:  # only the last one can be empty
+            raise StopAsyncIteration
+        return part.data

@@ -1,0 +1,174 @@
+"""Where frames wait for the writing task, and ``send()`` for room.
+
+Three lanes lead to the one task that writes::
+
+    pongs    the newest 16; older ones that have not left are dropped (RFC 6455, 5.5.3)
+    control  pings
+    data     messages and parts of messages, then the Close
+
+A Ping or a Pong goes out between two frames of the data lane, whatever waits there.
+The Close goes last, behind what ``send()`` has taken. After a violation that is dropped
+first: then the Close is all that is left to say.
+
+Whoever sends holds the *turn*: a fair lock, so that messages keep their order and
+nothing gets between the parts of a message. With the turn it waits for room: until
+fewer than ``limit`` bytes are queued. Then the whole message is queued at once. Hence
+cancelling a send takes back all of it or nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from ._options import KIB
+
+BATCH: Final = 64 * KIB
+"""Bytes to gather for one write: more of them would not make the system call cheaper
+per byte, and a Ping that comes meanwhile has to wait for all."""
+
+MAX_PONGS: Final = 16
+"""Pongs that may wait: enough to answer each ping of a burst (Autobahn sends ten), few
+enough that a peer that only pings and never reads takes no more than 2 KiB."""
+
+
+class Outbox:
+    """The sending half of a connection: frames in the order in which they leave."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
+        self._control: deque[tuple[bytes, Callable[[], None]]] = deque()
+        self._data: deque[bytes] = deque()
+        self._leaving: list[Callable[[], None]] = []
+        self._batch_size = 0
+        self._refusal: Callable[[], Exception] | None = None
+        self._turn = trio.Lock()
+        self._room = trio.lowlevel.ParkingLot()  # at most one task: who has the turn
+        self._work = trio.lowlevel.ParkingLot()  # the writing task
+        self.size = 0
+        """Bytes of data that are queued or being written."""
+        self.closing = False
+        """Whether the last frame is queued."""
+
+    # The senders' side...
+
+    def check(self) -> None:
+        """Raise what `refuse` said, if it did."""
+        if self._refusal is not None:
+            raise self._refusal()
+
+    @property
+    def waiting_senders(self) -> int:
+        """Tasks that wait for their turn or for room."""
+        return self._turn.statistics().tasks_waiting + len(self._room)
+
+    async def take_turn(self) -> None:
+        """Wait until it is the caller's turn and there is room."""
+        self.check()
+        try:
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        try:
+            await self.wait_room()
+        except BaseException:
+            self._turn.release()
+            raise
+
+    def take_turn_nowait(self) -> bool:
+        """Take the turn if it is free and there is room; `False` if not."""
+        self.check()
+        if self.size >= self._limit or self._turn.locked():
+            return False
+        self._turn.acquire_nowait()
+        return True
+
+    def end_turn(self) -> None:
+        """Let the next sender go on."""
+        self._turn.release()
+
+    async def wait_room(self) -> None:
+        """With the turn: wait until a message may be queued."""
+        self.check()
+        while self.size >= self._limit:
+            await self._room.park()
+            await trio.lowlevel.checkpoint_if_cancelled()  # if the end cancels, that comes first
+            self.check()
+
+    def put(self, frames: Sequence[bytes]) -> None:
+        """With the turn: queue a message, or a part of one."""
+        self._data.extend(frames)
+        self.size += sum(map(len, frames))
+        self._work.unpark()
+
+    def put_ping(self, frame: bytes, left: Callable[[], None]) -> None:
+        """Queue a Ping; ``left`` is called when it has left."""
+        self._control.append((frame, left))
+        self._work.unpark()
+
+    def put_pong(self, make_frame: Callable[[], bytes]) -> None:
+        """Queue a Pong, unless the Close is queued: no frame may follow that."""
+        if not self.closing:
+            self._pongs.append(make_frame())
+            self._work.unpark()
+
+    # The end...
+
+    def put_close(self, frame: bytes) -> None:
+        """Queue the Close: the last frame, behind all data."""
+        self._data.append(frame)
+        self.size += len(frame)
+        self.closing = True
+        self._work.unpark()
+
+    def refuse(self, make_error: Callable[[], Exception]) -> None:
+        """Let every sender, present and future, fail with ``make_error``."""
+        self._refusal = make_error
+        self._room.unpark()
+
+    def discard(self) -> None:
+        """Drop everything that has not begun to leave."""
+        self._data.clear()
+        self._control.clear()
+        self._pongs.clear()
+        self.size = self._batch_size
+
+    # The writing task's side...
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything has been written."""
+        return not (self._batch_size or self._data or self._control or self._pongs)
+
+    async def wait_work(self) -> None:
+        """Return once there is something to write."""
+        while not (self._data or self._control or self._pongs):
+            await self._work.park()
+
+    def next_batch(self) -> bytes:
+        """Return what to write next; `written` must follow."""
+        frames = list(self._pongs)
+        self._pongs.clear()
+        for frame, left in self._control:
+            frames.append(frame)
+            self._leaving.append(left)
+        self._control.clear()
+        while self._data and self._batch_size < BATCH:
+            frame = self._data.popleft()
+            self._batch_size += len(frame)
+            frames.append(frame)
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def written(self) -> None:
+        """Say that the batch is with the network: room for the next."""
+        self.size -= self._batch_size
+        self._batch_size = 0
+        leaving, self._leaving = self._leaving, []
+        for left in leaving:
+            left()
+        if self.size < self._limit:
+            self._room.unpark()

@@ -1,0 +1,218 @@
+"""WebSocket frames, both roles, without I/O: bytes to events, messages to bytes.
+
+wsproto is the authority on what arrives: headers, masks, fragments, UTF-8, control
+frames, close codes. What it leaves to its user is done here:
+
+* limits are judged from the frame header (`Limits`, a wsproto extension),
+* a violation is told from the peer's Close (wsproto reports both as a
+  ``CloseConnection``; only after a real one does its state change),
+* parsing is lazy: an event is made when it is asked for, so that a read full of
+  messages, or of compressed zeros, takes no more memory than its reader grants,
+* nothing is parsed behind a violation or behind the peer's Close.
+
+::
+
+    bytes ─ receive_data() ─→ [unread bytes] ─ next_event() ─→ MessagePart, PingReceived, ...
+    str, bytes, PreparedMessage ─ encode() ─→ frames, ready to be written
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import (
+    BytesMessage,
+    CloseConnection,
+    Ping,
+    Pong,
+    TextMessage,
+)
+from wsproto.events import Event as WsprotoEvent
+from wsproto.frame_protocol import CloseReason
+
+from . import _frames
+from ._deflate import DeflateParameters, PerMessageDeflate
+from ._limits import Limits
+from ._messages import (
+    CloseCode,
+    CloseReceived,
+    Data,
+    Event,
+    MessagePart,
+    PingReceived,
+    PongReceived,
+    PreparedMessage,
+    Violated,
+)
+from ._options import KIB, Options
+
+MAX_FRAME: Final = 256 * KIB
+"""Payload of the frames we send. Between two of them a ping or a Close gets in: at
+10 Mbit/s it waits for 0.2 s, and a message of 1 MiB costs three more headers."""
+
+_INFLATE_STEP: Final = 4 * KIB
+"""Compressed bytes handed over at a time if no limit bounds what they inflate to:
+deflate expands up to 1032 times (zlib's own figure), hence 4 MiB a step."""
+
+
+class Protocol:
+    """The state of one connection between the two handshakes.
+
+    ``client`` tells which side this is; ``deflate`` what the handshake agreed on.
+    Mutable, and without locks: one task at a time.
+    """
+
+    def __init__(
+        self, *, client: bool, options: Options, deflate: DeflateParameters | None = None
+    ) -> None:
+        self._client = client
+        self._limits, self._deflate = _make_extension(client, options, deflate)
+        role = ConnectionType.CLIENT if client else ConnectionType.SERVER
+        self._wsproto = Connection(role, extensions=[self._limits])
+        self._parsed: Iterator[WsprotoEvent] = iter(())
+        self._unread = b""
+        self._step = (
+            _INFLATE_STEP if self._deflate and options.max_message_size == math.inf else None
+        )
+        self._counted = 0  # bytes of the current message that parts have told so far
+        self._deaf = False
+
+    # Receiving...
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the peer; `next_event` tells what they mean."""
+        if not self._deaf:
+            self._unread = self._unread + data if self._unread else data
+
+    def next_event(self) -> Event | None:
+        """Return the next event, or `None` if more bytes are needed first."""
+        while not self._deaf:
+            for parsed in self._parsed:
+                event = self._translate(parsed)
+                if event is not None:
+                    return event
+            if not self._unread:
+                break
+            self._wsproto.receive_data(self._unread[: self._step])
+            self._unread = self._unread[self._step :] if self._step else b""
+            self._parsed = self._wsproto.events()
+        return None
+
+    def _translate(self, event: WsprotoEvent) -> Event | None:
+        if isinstance(event, (TextMessage, BytesMessage)):
+            return self._part(event.data, final=event.message_finished)
+        if isinstance(event, Ping):
+            return PingReceived(bytes(event.payload))
+        if isinstance(event, Pong):
+            return PongReceived(bytes(event.payload))
+        assert isinstance(event, CloseConnection)
+        self._deaf = True
+        self._unread = b""
+        if self._wsproto.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
+            return CloseReceived(int(event.code), event.reason or "")
+        return Violated(int(event.code), self._limits.violation or event.reason or "")
+
+    def _part(self, data: Data, *, final: bool) -> MessagePart | None:
+        size = self._limits.size - self._counted
+        self._counted = 0 if final else self._limits.size
+        if not (data or final):
+            return None  # an empty fragment, or half a character
+        return MessagePart(data, size, final)
+
+    # Sending...
+
+    def encode(
+        self, message: PreparedMessage, *, compress: bool | None = None
+    ) -> tuple[bytes, ...]:
+        """Return the frames of a whole message.
+
+        ``compress``: `True` and `False` overrule `Deflate.threshold`; without
+        permessage-deflate nothing is ever compressed. A server keeps what it encoded
+        in ``message`` for the next connection with the same parameters.
+        """
+        deflate = self._deflate if self._compresses(len(message.payload), compress) else None
+        if self._client or (deflate is not None and deflate.shared_key is None):
+            return self._encode(message, deflate)
+        key = None if deflate is None else deflate.shared_key
+        frames = message.encoded.get(key)
+        if frames is None:
+            frames = message.encoded[key] = self._encode(message, deflate)
+        return frames
+
+    def encode_part(
+        self, data: Data, *, first: bool, final: bool, compressed: bool
+    ) -> tuple[bytes, ...]:
+        """Return the frames of a part of a message; an empty final part ends the message."""
+        payload = data.encode() if isinstance(data, str) else data
+        if compressed:
+            assert self._deflate is not None
+            payload = self._deflate.compress_part(payload, final=final)
+        opcode = _opcode(data) if first else _frames.CONTINUATION
+        return self._split(opcode, payload, rsv1=compressed and first, fin=final)
+
+    def compresses_parts(self, compress: bool | None) -> bool:
+        """Whether a message sent in parts, of unknown size, is to be compressed."""
+        return self._compresses(math.inf, compress)
+
+    def ping(self, payload: bytes) -> bytes:
+        """Return a Ping frame."""
+        return self._wsproto.send(Ping(payload))
+
+    def pong(self, payload: bytes) -> bytes:
+        """Return a Pong frame."""
+        return self._wsproto.send(Pong(payload))
+
+    def close(self, code: int, reason: str) -> bytes:
+        """Return the Close frame, once; its reason is cut to what fits (123 bytes)."""
+        wire_code = CloseReason.NO_STATUS_RCVD if code == CloseCode.NO_STATUS else code
+        return self._wsproto.send(CloseConnection(wire_code, reason))
+
+    def _compresses(self, size: float, compress: bool | None) -> bool:
+        if self._deflate is None:
+            return False
+        return size >= self._deflate.threshold if compress is None else compress
+
+    def _encode(
+        self, message: PreparedMessage, deflate: PerMessageDeflate | None
+    ) -> tuple[bytes, ...]:
+        payload = message.payload if deflate is None else deflate.compress(message.payload)
+        return self._split(_opcode(message.data), payload, rsv1=deflate is not None, fin=True)
+
+    def _split(self, opcode: int, payload: bytes, *, rsv1: bool, fin: bool) -> tuple[bytes, ...]:
+        masked = self._client
+        if len(payload) <= MAX_FRAME:
+            return (_frames.encode_frame(opcode, payload, fin=fin, rsv1=rsv1, masked=masked),)
+        last = (len(payload) - 1) // MAX_FRAME
+        return tuple(
+            _frames.encode_frame(
+                _frames.CONTINUATION if index else opcode,
+                payload[index * MAX_FRAME : (index + 1) * MAX_FRAME],
+                fin=fin and index == last,
+                rsv1=rsv1 and index == 0,
+                masked=masked,
+            )
+            for index in range(last + 1)
+        )
+
+
+def _opcode(data: Data) -> int:
+    return _frames.TEXT if isinstance(data, str) else _frames.BINARY
+
+
+def _make_extension(
+    client: bool, options: Options, parameters: DeflateParameters | None
+) -> tuple[Limits, PerMessageDeflate | None]:
+    if parameters is None:
+        return Limits(options.max_message_size, options.max_fragments), None
+    assert options.compression is not None, "agreed on without having been wanted"
+    deflate = PerMessageDeflate(
+        parameters,
+        options.compression,
+        client=client,
+        max_message_size=options.max_message_size,
+        max_fragments=options.max_fragments,
+    )
+    return deflate, deflate

@@ -1,0 +1,95 @@
+"""The ``async with`` around a WebSocket: its nursery, its tasks, its goodbye."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Any, Literal
+
+import trio
+
+from ._connection import Connection, close_code_for
+from ._deflate import DeflateParameters
+from ._flag import Flag
+from ._http import RequestHead
+from ._keepalive import run_keepalive
+from ._messages import CloseCode
+from ._options import Options
+from ._protocol import Protocol
+from ._websocket import WebSocket
+
+
+class Session:
+    """Runs a connection's tasks for the length of a block, and closes it at the end.
+
+    The block's own exception never meets the nursery: it is kept out, so that it comes
+    out as it went in, in no group. The tasks never raise (`Connection.run_reader`), and
+    are shielded, so that a cancelled block can still say Close 1001.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        options: Options,
+        *,
+        client: bool,
+        leftover: bytes,
+        deflate: DeflateParameters | None = None,
+        subprotocol: str | None = None,
+        request: RequestHead | None = None,
+        draining: Flag | None = None,
+    ) -> None:
+        protocol = Protocol(client=client, options=options, deflate=deflate)
+        protocol.receive_data(leftover)  # frames may come right behind the handshake
+        self._connection = Connection(stream, protocol, options, client=client)
+        self.ws = WebSocket(
+            self._connection,
+            subprotocol=subprotocol,
+            request=request,
+            local_address=stream_address(stream, "getsockname"),
+            remote_address=stream_address(stream, "getpeername"),
+            draining=draining or Flag(),
+        )
+        self._manager = trio.open_nursery()
+        self._keepalive = trio.CancelScope(shield=True)
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> WebSocket:
+        connection = self._connection
+        self._nursery = await self._manager.__aenter__()
+        self._nursery.start_soon(connection.run_reader, name=f"reader of {connection.id}")
+        self._nursery.start_soon(connection.run_writer, name=f"writer of {connection.id}")
+        if connection.options.ping_interval != math.inf:
+            self._nursery.start_soon(self._run_keepalive, name=f"keepalive of {connection.id}")
+        return self.ws
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        etype: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._nursery.cancel_scope.shield = True  # close_grace bounds what follows
+        code = CloseCode.NORMAL if exc is None else close_code_for(exc)
+        self._connection.begin_close(code, "", by_user=True)
+        self._keepalive.cancel()
+        await self._connection.over.wait()
+        await self._manager.__aexit__(None, None, None)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_keepalive(self) -> None:
+        with self._keepalive:
+            await run_keepalive(self._connection)
+
+
+def stream_address(stream: trio.abc.Stream, name: Literal["getsockname", "getpeername"]) -> Any:
+    """Return an address of the socket under a stream, `None` if there is none."""
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        return getattr(stream.socket, name)()
+    except OSError:  # the peer has gone already
+        return None
