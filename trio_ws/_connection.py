@@ -131,12 +131,9 @@ class Connection:
 
         Raises: as `send`.
         """
-        if not self.outbox.take_turn_nowait():
+        if not self.outbox.has_room():
             return False
-        try:
-            self.outbox.put(self.protocol.encode(message))
-        finally:
-            self.outbox.end_turn()
+        self.outbox.put(self.protocol.encode(message))
         self.messages_sent += 1
         return True
 
@@ -224,7 +221,7 @@ class Connection:
                 return False
             self.last_received = trio.current_time()
             self.bytes_received += len(data)
-            self.protocol.receive_data(data)
+            self.protocol.receive_data(bytes(data))
 
     def _dispatch(self) -> None:
         """Handle what has come, until more bytes or more room are needed."""

@@ -49,6 +49,8 @@ class Outbox:
         self._turn = trio.Lock()
         self._room = trio.lowlevel.ParkingLot()  # at most one task: who has the turn
         self._work = trio.lowlevel.ParkingLot()  # the writing task
+        self.feeders: list[Callable[[], None]] = []
+        """Called when there may be room: by rooms, for members who are behind."""
         self.size = 0
         """Bytes of data that are queued or being written."""
         self.closing = False
@@ -79,17 +81,19 @@ class Outbox:
             self._turn.release()
             raise
 
-    def take_turn_nowait(self) -> bool:
-        """Take the turn if it is free and there is room; `False` if not."""
+    def has_room(self) -> bool:
+        """Whether a message may be queued this instant, past nobody who waits."""
         self.check()
-        if self.size >= self._limit or self._turn.locked():
-            return False
-        self._turn.acquire_nowait()
-        return True
+        return self.size < self._limit and not self._turn.locked()
 
     def end_turn(self) -> None:
         """Let the next sender go on."""
         self._turn.release()
+        self._feed()
+
+    def _feed(self) -> None:
+        for feed in tuple(self.feeders):
+            feed()
 
     async def wait_room(self) -> None:
         """With the turn: wait until a message may be queued."""
@@ -100,7 +104,7 @@ class Outbox:
             self.check()
 
     def put(self, frames: Sequence[bytes]) -> None:
-        """With the turn: queue a message, or a part of one."""
+        """Queue a message, or a part of one: with the turn, or right after `has_room`."""
         self._data.extend(frames)
         self.size += sum(map(len, frames))
         self._work.unpark()
@@ -172,3 +176,4 @@ class Outbox:
             left()
         if self.size < self._limit:
             self._room.unpark()
+            self._feed()

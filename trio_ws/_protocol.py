@@ -103,7 +103,8 @@ class Protocol:
 
     def _translate(self, event: WsprotoEvent) -> Event | None:
         if isinstance(event, (TextMessage, BytesMessage)):
-            return self._part(event.data, final=event.message_finished)
+            data = event.data if isinstance(event.data, str) else bytes(event.data)
+            return self._part(data, final=event.message_finished)
         if isinstance(event, Ping):
             return PingReceived(bytes(event.payload))
         if isinstance(event, Pong):
