@@ -347,7 +347,7 @@ class PerMessageDeflate(Limits):
             if final:
                 part = part[: -len(_TAIL)]
         elif final:
-            part = _EMPTY  # a second flush in a row would give nothing
+            part = _EMPTY  # and no compressor is made for it
         if final and self._fresh:
             self._compressor = None
         return part
