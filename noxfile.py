@@ -1,0 +1,193 @@
+"""Every gate of the project: plain ``nox`` runs them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False  # "coverage" has its own opinion
+nox.options.sessions = ["lint", "typing", "docs", "tests", "coverage", "own_coverage"]
+
+
+def _put_pyenv_on_path() -> None:
+    """Let the newest pyenv Python of each version be found; its shims hide all but one."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [
+        max(versions.glob(f"{python}.*/bin"), key=_patch_number, default=None)
+        for python in reversed(PYTHONS)  # the oldest last, so that it does not come first
+    ]
+    path = [str(folder) for folder in found if folder]
+    os.environ["PATH"] = os.pathsep.join([*path, os.environ["PATH"]])
+
+
+def _patch_number(folder: Path) -> int:
+    return int(re.sub(r"\D.*", "", folder.parent.name.split(".")[2]) or 0)
+
+
+_put_pyenv_on_path()
+
+
+def _install(session: nox.Session, *groups: str, package: bool = True) -> None:
+    """Install dependency groups and, as users do, the built wheel: not the source tree."""
+    session.install(
+        *nox.project.dependency_groups(PYPROJECT, *groups), *(["."] if package else [])
+    )
+
+
+# What a reader sees
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, awaiting, and the direction of imports."""
+    _install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("flake8-async", *_ASYNC_RULES, *_python_files("trio_ws", "tests", "examples"))
+    session.run("lint-imports", "--no-cache")
+
+
+# ASYNC119 (yield in a scope of an async generator) and the like are on by themselves.
+_ASYNC_RULES = [
+    "--enable=ASYNC",
+    # Rules for other projects: asyncio's, and "an async function needs an await", which a
+    # method of an abstract base cannot help.
+    "--disable=ASYNC124,ASYNC2",
+]
+
+
+def _python_files(*folders: str) -> list[str]:
+    return [str(file) for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types, and that users get all of them."""
+    _install(session, "typing")
+    places = [place for place in ("trio_ws", "tests/typing", "examples") if Path(place).exists()]
+    session.run("mypy", *places)
+    session.run("pyright", *places)
+    _verify_types(session)
+
+
+def _verify_types(session: nox.Session) -> None:
+    report = session.run(
+        *("pyright", "--verifytypes", "trio_ws", "--ignoreexternal", "--outputjson"),
+        silent=True,
+        success_codes=[0, 1],
+    )
+    result = json.loads(str(report))["typeCompleteness"]
+    for symbol in result["symbols"]:
+        for diagnostic in symbol["diagnostics"]:
+            session.warn(f"{symbol['name']}: {diagnostic['message']}")
+    known = result["exportedSymbolCounts"]
+    session.log(f"Type completeness: {result['completenessScore']:.1%} of {known}")
+    if result["completenessScore"] < 1:
+        session.error("some public names have no type")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the docs and run what they show; every warning is an error."""
+    _install(session, "docs", "test")
+    for builder in ("html", "doctest"):
+        session.run(
+            *("sphinx-build", "-n", "-W", "--keep-going", "-q", "-b", builder),
+            *("docs", f"docs/_build/{builder}"),
+        )
+    session.log(f"Read them: {ROOT}/docs/_build/html/index.html")
+
+
+# What it does
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests against the installed wheel, and measure what they reach."""
+    assert isinstance(session.python, str)  # it is one of PYTHONS
+    _install(session, "test")
+    for old in _coverage_data(session.python):
+        old.unlink()
+    # Not "python -m pytest": that would put the source tree before the wheel. Coverage starts
+    # pytest, and not the other way round, because our own pytest plugin is measured, too.
+    session.run(
+        *("coverage", "run", f"{session.bin}/pytest", "-p", "_contexts", *session.posargs),
+        env={"COVERAGE_FILE": str(ROOT / f".coverage.{session.python}")},
+    )
+
+
+def _coverage_data(python: str) -> list[Path]:
+    return list(ROOT.glob(f".coverage.{python}.*"))
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the tests of the examples alone: each in a real browser."""
+    _install(session, "test")
+    session.run("pytest", "tests/test_examples.py", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Fail under 100 % of branches, all Pythons together."""
+    required = os.environ.get("REQUIRED_PYTHONS", "").split()  # .ci/run says which
+    if missing := [python for python in required if not _coverage_data(python)]:
+        session.error(f"the tests did not run on Python {', '.join(missing)}")
+    _install(session, "test", package=False)
+    session.run("coverage", "combine", "--keep")
+    session.run("coverage", "report")
+
+
+@nox.session
+def own_coverage(session: nox.Session) -> None:
+    """Fail if a module is not covered in full by the tests that carry its name.
+
+    What only other modules' tests reach is reached by luck.
+    """
+    _install(session, "test", package=False)
+    if not (ROOT / ".coverage").exists():
+        session.error("run the sessions tests and coverage first")
+    short = [module for module in _modules() if not _own_tests_suffice(session, module)]
+    if short:
+        session.error(f"not covered by their own tests: {', '.join(short)}")
+
+
+def _modules() -> list[str]:
+    files = sorted((ROOT / "trio_ws").rglob("*.py"))
+    return [str(file.relative_to(ROOT)) for file in files if file.read_text()]
+
+
+def _own_tests_suffice(session: nox.Session, module: str) -> bool:
+    """Ask for the lines that were run at import, or by ``tests/**/test_<name>[_*].py``."""
+    parts = Path(module).with_suffix("").parts[1:]
+    names = [part.strip("_") for part in parts if part != "__init__"] or ["exports"]
+    output = session.run(
+        *("coverage", "report", f"--include={module}", "--skip-empty", "--fail-under=0"),
+        *("--format=total", rf"--contexts=^$,(^|/)test_{names[0]}(_\w+)?\.py$"),
+        silent=True,
+        success_codes=[0, 1],
+    )
+    return str(output).strip() in {"100", "100.00"}
+
+
+@nox.session(default=False)
+def clean(session: nox.Session) -> None:
+    """Remove what the other sessions leave behind, but for their environments."""
+    for old in [*ROOT.glob(".coverage*"), ROOT / "docs" / "_build"]:
+        session.log(f"Removing {old}")
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)

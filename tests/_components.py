@@ -1,0 +1,27 @@
+"""Programs that some tests need: skipped without them here, failed without them in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Final
+
+import pytest
+
+COMPONENTS: Final = {
+    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "openssl": ("openssl",),
+    "redis-server": ("redis-server",),
+}
+"""What a component's program is called, here and there."""
+
+
+def require(name: str) -> str:
+    """Return the path of a component's program, or skip the test; in CI, fail it."""
+    for program in COMPONENTS[name]:
+        if path := shutil.which(program):
+            return path
+    missing = f"{name} is not installed (Debian: apt-get install {name})"
+    if os.environ.get("CI"):
+        pytest.fail(missing, pytrace=False)
+    pytest.skip(missing)
