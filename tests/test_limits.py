@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import math
-import struct
 
 import pytest
-from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from frame_receiver import FrameReceiver
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 
 from trio_ws._frames import BINARY, CONTINUATION, TEXT, encode_frame
 from trio_ws._limits import Limits
 
 PING = 0x9
-
-
-class Receiver:
-    """wsproto with the limits, and a peer that writes frames by hand."""
-
-    def __init__(self, limits: Limits, *, client: bool) -> None:
-        self.limits = limits
-        self.peer_masks = not client
-        role = ConnectionType.CLIENT if client else ConnectionType.SERVER
-        self._connection = Connection(role, [limits])
-
-    def feed(self, data: bytes) -> list[Event]:
-        self._connection.receive_data(data)
-        return list(self._connection.events())
-
-    def frame(self, opcode: int, payload: bytes, *, fin: bool = True) -> list[Event]:
-        return self.feed(encode_frame(opcode, payload, fin=fin, masked=self.peer_masks))
-
-    def header(self, opcode: int, length: int) -> list[Event]:
-        """Send a header that ends before the masking key, and nothing of the payload."""
-        mask = 0x80 if self.peer_masks else 0
-        if length < 126:
-            return self.feed(bytes((0x80 | opcode, mask | length)))
-        return self.feed(struct.pack("!BBQ", 0x80 | opcode, mask | 127, length))
-
-    def assert_refused(self, events: list[Event], code: CloseReason, why: str) -> None:
-        assert [(type(event), getattr(event, "code", None)) for event in events] == [
-            (CloseConnection, code)
-        ]
-        assert self.limits.violation == why
 
 
 @pytest.fixture(params=[True, False], ids=["client", "server"])
@@ -53,13 +22,13 @@ def client(request: pytest.FixtureRequest) -> bool:
 
 def receiver(
     client: bool, *, max_message_size: float = math.inf, max_fragments: float = math.inf
-) -> Receiver:
-    return Receiver(Limits(max_message_size, max_fragments), client=client)
+) -> FrameReceiver:
+    return FrameReceiver(Limits(max_message_size, max_fragments), client=client)
 
 
 def test_a_message_of_the_largest_size_passes(client: bool) -> None:
     peer = receiver(client, max_message_size=10)
-    (event,) = peer.frame(BINARY, b"0123456789")
+    (event,) = peer.frame(b"0123456789")
     assert isinstance(event, BytesMessage)
     assert event.data == b"0123456789"
     assert peer.limits.size == 10
@@ -77,26 +46,24 @@ def test_a_longer_message_is_refused_from_its_header_alone(client: bool, length:
 
 def test_the_fragments_of_a_message_count_together(client: bool) -> None:
     peer = receiver(client, max_message_size=10)
-    assert len(peer.frame(TEXT, b"012345", fin=False)) == 1
+    assert len(peer.frame(b"012345", opcode=TEXT, fin=False)) == 1
     events = peer.header(CONTINUATION, 5)
-    peer.assert_refused(
-        events, CloseReason.MESSAGE_TOO_BIG, "message of 11 bytes: 10 is the most"
-    )
+    peer.assert_refused(events, CloseReason.MESSAGE_TOO_BIG, "message of 11 bytes: 10 is the most")
 
 
 def test_each_message_is_counted_from_zero(client: bool) -> None:
     peer = receiver(client, max_message_size=10, max_fragments=2)
     for _ in range(3):
-        assert len(peer.frame(BINARY, b"01234", fin=False)) == 1
-        assert len(peer.frame(CONTINUATION, b"56789")) == 1
+        assert len(peer.frame(b"01234", fin=False)) == 1
+        assert len(peer.frame(b"56789", opcode=CONTINUATION)) == 1
     assert peer.limits.size == 10
 
 
 def test_a_fragment_too_many_is_refused_even_if_all_are_empty(client: bool) -> None:
     peer = receiver(client, max_fragments=3)
-    assert len(peer.frame(BINARY, b"", fin=False)) == 1
+    assert len(peer.frame(b"", fin=False)) == 1
     for _ in range(2):
-        assert len(peer.frame(CONTINUATION, b"", fin=False)) == 1
+        assert len(peer.frame(b"", opcode=CONTINUATION, fin=False)) == 1
     peer.assert_refused(
         peer.header(CONTINUATION, 0),
         CloseReason.POLICY_VIOLATION,
@@ -106,12 +73,12 @@ def test_a_fragment_too_many_is_refused_even_if_all_are_empty(client: bool) -> N
 
 def test_control_frames_between_fragments_are_not_counted(client: bool) -> None:
     peer = receiver(client, max_message_size=4, max_fragments=2)
-    assert len(peer.frame(BINARY, b"01", fin=False)) == 1
+    assert len(peer.frame(b"01", fin=False)) == 1
     for _ in range(5):
-        (event,) = peer.frame(PING, b"x" * 125)
+        (event,) = peer.frame(b"x" * 125, opcode=PING)
         assert isinstance(event, Ping)
         assert peer.limits.size == 2
-    (event,) = peer.frame(CONTINUATION, b"23")
+    (event,) = peer.frame(b"23", opcode=CONTINUATION)
     assert isinstance(event, BytesMessage)
     assert event.message_finished
     assert peer.limits.size == 4
@@ -153,7 +120,7 @@ def test_a_continuation_of_nothing_is_a_protocol_error(client: bool, length: int
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_a_message_inside_another_is_a_protocol_error(client: bool, opcode: int) -> None:
     peer = receiver(client, max_message_size=10)
-    assert len(peer.frame(BINARY, b"", fin=False)) == 1
+    assert len(peer.frame(b"", fin=False)) == 1
     peer.assert_refused(
         peer.header(opcode, 2**62), CloseReason.PROTOCOL_ERROR, "new message inside another"
     )
@@ -169,9 +136,9 @@ def test_no_reserved_bit_is_allowed(client: bool, opcode: int, bit: int) -> None
 
 def test_infinity_is_no_limit(client: bool) -> None:
     peer = receiver(client)
-    assert len(peer.frame(BINARY, b"", fin=False)) == 1
+    assert len(peer.frame(b"", fin=False)) == 1
     for _ in range(5000):
-        assert len(peer.frame(CONTINUATION, b"x", fin=False)) == 1
+        assert len(peer.frame(b"x", opcode=CONTINUATION, fin=False)) == 1
     assert peer.header(CONTINUATION, 2**63 - 1) == []
     assert peer.limits.violation is None
 

@@ -19,13 +19,17 @@ import sys
 import zlib
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from ._limits import NO_RSV, Limits
 from ._options import Deflate
+
+if TYPE_CHECKING:
+    # The only names that typeshed has for what zlib.compressobj() and decompressobj() return.
+    from zlib import _Compress, _Decompress  # pyright: ignore[reportPrivateUsage]
 
 NAME: Final = "permessage-deflate"
 
@@ -198,7 +202,7 @@ class PerMessageDeflate(Limits):
         self._compressed = False  # the current message
         self._wire = 0  # its bytes before inflating
         self._streams = 0  # that ended in the current frame
-        self._decompressor: zlib._Decompress | None = None
+        self._decompressor: _Decompress | None = None
 
         self.threshold = settings.threshold
         """Messages with fewer bytes are better sent as they are."""
@@ -210,7 +214,7 @@ class PerMessageDeflate(Limits):
         ones before."""
         self._level = settings.level
         self._memory_level = settings.memory_level
-        self._compressor: zlib._Compress | None = None
+        self._compressor: _Compress | None = None
 
     # Receiving...
 
@@ -352,7 +356,7 @@ class PerMessageDeflate(Limits):
             self._compressor = None
         return part
 
-    def _new_compressor(self) -> zlib._Compress:
+    def _new_compressor(self) -> _Compress:
         if self._window_bits == 8:
             # zlib has no raw deflate with a window of 8 (it would take 9): do without
             # references to what came before, which any window can inflate.
