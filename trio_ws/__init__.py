@@ -1,0 +1,30 @@
+"""trio_ws: WebSockets for trio: server, client and rooms, with structured concurrency."""
+
+from ._client import open_websocket as open_websocket
+from ._client import open_websocket_over_stream as open_websocket_over_stream
+from ._errors import ConnectionClosed as ConnectionClosed
+from ._errors import ConnectionEnded as ConnectionEnded
+from ._errors import ConnectionLost as ConnectionLost
+from ._errors import ConnectionRejected as ConnectionRejected
+from ._errors import HandshakeError as HandshakeError
+from ._errors import HandshakeTimeout as HandshakeTimeout
+from ._errors import ProtocolViolation as ProtocolViolation
+from ._errors import WebSocketError as WebSocketError
+from ._flag import Flag as Flag
+from ._http_response import Response as Response
+from ._messages import CloseCode as CloseCode
+from ._messages import CloseInfo as CloseInfo
+from ._messages import PreparedMessage as PreparedMessage
+from ._options import ANY_ORIGIN as ANY_ORIGIN
+from ._options import SAME_ORIGIN as SAME_ORIGIN
+from ._options import Deflate as Deflate
+from ._options import Options as Options
+from ._request import Request as Request
+from ._request import WebSocketRequest as WebSocketRequest
+from ._server import Server as Server
+from ._server import ServerStatistics as ServerStatistics
+from ._server import serve_websocket as serve_websocket
+from ._server import serve_websocket_listeners as serve_websocket_listeners
+from ._server import serve_websocket_unix as serve_websocket_unix
+from ._websocket import WebSocket as WebSocket
+from ._websocket import WebSocketStatistics as WebSocketStatistics

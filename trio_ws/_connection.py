@@ -55,23 +55,16 @@ from ._messages import (
     PreparedMessage,
     Violated,
 )
-from ._options import KIB, MIB, Options
+from ._options import KIB, Options
 from ._outbox import Outbox
 from ._protocol import Protocol
+from ._streams import READ_SIZE, linger
 
 logger: Final = logging.getLogger("trio_ws")
-
-READ_SIZE: Final = 64 * KIB
-"""Bytes of one read: 512 MB/s through wsproto, against 244 MB/s with 4 KiB (measured)."""
 
 WRITE_SLICE: Final = 16 * KIB
 """Bytes handed at a time to a stream that is no socket, so that ``write_timeout`` sees
 progress: the size of a TLS record (RFC 8446, section 5.1)."""
-
-LINGER_TIME: Final = 1.0
-LINGER_BYTES: Final = 4 * MIB
-"""For so long, and so much, a violator is listened to after the Close (RFC 6455, section
-7.1.1: a socket closed with unread data is reset, and the Close may never be read)."""
 
 STARTING_STEPS: Final = 10
 """Schedule points that tasks started in this instant get to reach their first receive."""
@@ -91,12 +84,18 @@ class Connection:
     """What a `WebSocket` stands in front of. `Session` runs its tasks."""
 
     def __init__(
-        self, stream: trio.abc.Stream, protocol: Protocol, options: Options, *, client: bool
+        self,
+        stream: trio.abc.Stream,
+        protocol: Protocol,
+        options: Options,
+        *,
+        client: bool,
+        name: str | None = None,
     ) -> None:
         self.options = options
         self.client = client
         self.protocol = protocol
-        self.id = secrets.token_hex(8)
+        self.id = name or new_id()
         self.inbox = Inbox(options.receive_buffer, self._on_drained)
         self.outbox = Outbox(options.send_buffer)
         self.nurseries: list[LinkedNursery] = []
@@ -313,20 +312,11 @@ class Connection:
         self._queue_close()
         await self._written_out.wait()
         if isinstance(self._cause, ProtocolViolation):
-            await self._linger()
+            await linger(self._stream)
         elif self.client:
             while await self._stream.receive_some(READ_SIZE):
                 pass
         return True
-
-    async def _linger(self) -> None:
-        """Read and throw away, so that no reset overtakes the Close."""
-        with trio.move_on_after(LINGER_TIME):
-            if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                await self._stream.send_eof()
-            dropped = 0
-            while dropped < LINGER_BYTES and (data := await self._stream.receive_some(READ_SIZE)):
-                dropped += len(data)
 
     async def _wait_for_consumer(self) -> None:
         """Wait until what is unread has been received, within the grace."""
@@ -404,6 +394,11 @@ class Connection:
         self.outbox.discard()
         self.outbox.refuse(self.sender_error)
         self._queue_close()
+
+
+def new_id() -> str:
+    """Return a name for a connection: 64 random bits, as 16 hexadecimal digits."""
+    return secrets.token_hex(8)
 
 
 def _set_left(ping: Ping) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
-from typing import Any, Literal
 
 import trio
 
 from ._connection import Connection, close_code_for
 from ._deflate import DeflateParameters
 from ._flag import Flag
-from ._http import RequestHead
+from ._http_request import RequestHead
 from ._keepalive import run_keepalive
 from ._messages import CloseCode
 from ._options import Options
 from ._protocol import Protocol
+from ._streams import stream_address
 from ._websocket import WebSocket
 
 
@@ -38,10 +38,11 @@ class Session:
         subprotocol: str | None = None,
         request: RequestHead | None = None,
         draining: Flag | None = None,
+        name: str | None = None,
     ) -> None:
         protocol = Protocol(client=client, options=options, deflate=deflate)
         protocol.receive_data(leftover)  # frames may come right behind the handshake
-        self._connection = Connection(stream, protocol, options, client=client)
+        self._connection = Connection(stream, protocol, options, client=client, name=name)
         self.ws = WebSocket(
             self._connection,
             subprotocol=subprotocol,
@@ -81,15 +82,3 @@ class Session:
     async def _run_keepalive(self) -> None:
         with self._keepalive:
             await run_keepalive(self._connection)
-
-
-def stream_address(stream: trio.abc.Stream, name: Literal["getsockname", "getpeername"]) -> Any:
-    """Return an address of the socket under a stream, `None` if there is none."""
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    if not isinstance(stream, trio.SocketStream):
-        return None
-    try:
-        return getattr(stream.socket, name)()
-    except OSError:  # the peer has gone already
-        return None

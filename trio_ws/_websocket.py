@@ -10,7 +10,7 @@ import trio
 
 from ._connection import Connection, close_code_for
 from ._flag import Flag
-from ._http import RequestHead
+from ._http_request import RequestHead
 from ._linked_nursery import LinkedNursery
 from ._message_streams import MessageReceiver, MessageSender
 from ._messages import (

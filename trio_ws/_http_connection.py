@@ -1,0 +1,45 @@
+"""A server's HTTP connection over a stream: requests in, answers out, until the upgrade."""
+
+from __future__ import annotations
+
+import trio
+
+from ._http import ServerHTTP
+from ._http_request import RequestHead
+from ._streams import READ_SIZE
+
+
+class HTTPConnection:
+    """A `ServerHTTP`, and the stream that it speaks over. The caller bounds all waiting."""
+
+    def __init__(self, stream: trio.abc.Stream, max_header_size: float) -> None:
+        self.stream = stream
+        self.protocol = ServerHTTP(max_header_size)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there will be no further request."""
+        return self.protocol.closing or self.protocol.closed
+
+    async def next_request(self) -> RequestHead | None:
+        """Return the next request; `None` if the client has ended the connection.
+
+        Raises:
+          BadRequest: to be answered, and the last.
+          trio.BrokenResourceError: the connection is lost.
+        """
+        while (request := self.protocol.next_request()) is None and not self.finished:
+            data = await self.stream.receive_some(READ_SIZE)
+            if data:
+                self.protocol.receive_data(bytes(data))
+            else:
+                self.protocol.receive_eof()
+        return request
+
+    async def send(self, data: bytes) -> None:
+        """Send an answer, or a part of one.
+
+        Raises:
+          trio.BrokenResourceError: the connection is lost.
+        """
+        await self.stream.send_all(data)

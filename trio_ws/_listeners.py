@@ -1,0 +1,129 @@
+"""Listeners for a server: TLS over TCP, and Unix sockets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+import trio
+
+
+def tcp_port(listener: trio.abc.Listener[Any]) -> int | None:
+    """Return the port that a listener listens on, if it has one."""
+    if isinstance(listener, trio.SSLListener):
+        listener = listener.transport_listener
+    if not isinstance(listener, trio.SocketListener):
+        return None
+    address = listener.socket.getsockname()
+    return address[1] if isinstance(address, tuple) else None
+
+
+def wrap_with_tls(
+    listeners: Sequence[trio.SocketListener], ssl_context: ssl.SSLContext
+) -> list[trio.SSLListener[trio.SocketStream]]:
+    """Return listeners that speak TLS.
+
+    Browsers never send close_notify, nor wait for it: hence ``https_compatible``.
+    """
+    return [trio.SSLListener(each, ssl_context, https_compatible=True) for each in listeners]
+
+
+def check_server_context(ssl_context: ssl.SSLContext) -> None:
+    """Find out now what each handshake would otherwise find out later.
+
+    Raises:
+      TypeError: it is no `ssl.SSLContext`.
+      ValueError: the context is a client's, or has no certificate.
+    """
+    if not isinstance(ssl_context, ssl.SSLContext):
+        raise TypeError(f"ssl_context is an ssl.SSLContext, not {type(ssl_context).__name__}")
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        server = ssl_context.wrap_bio(to_server, to_client, server_side=True)
+    except ssl.SSLError as exc:
+        raise ValueError(f"this ssl_context is not for a server: {exc.reason or exc}") from exc
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    client = trusting.wrap_bio(to_client, to_server)
+    for side in (client, server):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as exc:
+            if exc.reason in _NO_CERTIFICATE and ssl_context.sni_callback is None:
+                raise ValueError(
+                    "ssl_context has no certificate: call its load_cert_chain() first"
+                ) from exc
+
+
+_NO_CERTIFICATE = frozenset({"NO_SHARED_CIPHER", "NO_CERTIFICATE_SET", "NO_SUITABLE_KEY_SHARE"})
+
+
+async def open_tcp_listeners(
+    port: int, *, host: str | bytes | None, backlog: int | None
+) -> list[trio.SocketListener]:
+    """As `trio.open_tcp_listeners`, and an error that says which port it was."""
+    try:
+        return list(await trio.open_tcp_listeners(port, host=host, backlog=backlog))
+    except OSError as exc:
+        where = f"port {port}" + (f" of {host!r}" if host else "")
+        if exc.errno == errno.EADDRINUSE:
+            exc.add_note(f"{where} is in use: stop what listens there, or take another port")
+        elif exc.errno == errno.EACCES:
+            exc.add_note(f"{where} is privileged: take one from 1024 upwards")
+        else:
+            exc.add_note(f"while opening {where}")
+        raise
+
+
+async def open_unix_listener(path: str | os.PathLike[str], mode: int) -> trio.SocketListener:
+    """Listen on a Unix socket, which replaces one that nobody listens on any more.
+
+    It is made beside ``path`` and moved there when it is ready: at no time does it
+    exist with other permissions than ``mode``.
+
+    Raises:
+      OSError: somebody listens there already, or it cannot be made.
+    """
+    target = os.fspath(path)
+    await _refuse_to_evict(target)
+    temporary = f"{target}.{secrets.token_hex(4)}"
+    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    try:
+        old_mask = os.umask(0o777)
+        try:
+            await sock.bind(temporary)
+        finally:
+            os.umask(old_mask)
+        os.chmod(temporary, mode)
+        sock.listen(_UNIX_BACKLOG)
+        os.rename(temporary, target)
+    except BaseException:
+        sock.close()
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        raise
+    return trio.SocketListener(sock)
+
+
+_UNIX_BACKLOG = 65535  # as trio.open_tcp_listeners: the kernel cuts it to what it allows
+
+
+async def _refuse_to_evict(path: str) -> None:
+    if not os.path.lexists(path):
+        await trio.lowlevel.checkpoint()
+        return
+    try:
+        stream = await trio.open_unix_socket(path)
+    except ConnectionRefusedError:
+        return  # left behind by a process that is gone
+    except OSError as exc:
+        raise FileExistsError(errno.EEXIST, "there is something that is no socket", path) from exc
+    await trio.aclose_forcefully(stream)
+    raise OSError(errno.EADDRINUSE, "another server listens there", path)

@@ -1,0 +1,247 @@
+"""One TCP connection of a server: TLS, requests, and the handler of the last one."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
+
+import attrs
+import trio
+
+from ._connection import new_id
+from ._errors import ConnectionClosed
+from ._flag import Flag
+from ._http_connection import HTTPConnection
+from ._http_request import RequestHead
+from ._http_response import BadRequest, Response
+from ._messages import CloseCode
+from ._options import Options
+from ._request import Request, WebSocketRequest
+from ._streams import LINGER_TIME, READ_SIZE, linger, stream_address
+from ._upgrade import check_upgrade, origin_allowed
+from ._websocket import WebSocket
+
+logger: Final = logging.getLogger("trio_ws")
+
+Handler: TypeAlias = Callable[[WebSocketRequest], Awaitable[object]]
+"""What a server calls, in a task of its own, for each request to open a WebSocket."""
+
+RETRY_AFTER: Final = 5
+"""Seconds after which a client that met an overloaded or draining server may come back."""
+
+
+@runtime_checkable
+class PageHandler(Protocol):
+    """A handler that answers requests for pages as well: `Routes` is one."""
+
+    async def respond(self, request: Request) -> Response:
+        """Answer a request that is not for a WebSocket."""
+        ...
+
+
+@attrs.define(eq=False)
+class ServerState:
+    """What the connections of a server share."""
+
+    handler: Handler
+    options: Options
+    draining: Flag = attrs.field(factory=Flag)
+    connections: set[ServerConnection] = attrs.field(factory=set)
+    accepted: int = 0
+    handler_errors: int = 0
+    rejected: Counter[int] = attrs.field(factory=Counter)
+    close_codes: Counter[int] = attrs.field(factory=Counter)
+    _departure: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    def overload(self, newcomer: ServerConnection) -> str | None:
+        """Return why there is no place for a newcomer, who is counted already."""
+        options = self.options
+        if len(self.connections) > options.max_connections:
+            return "too many connections"
+        if sum(each.opening for each in self.connections) > options.max_handshakes:
+            return "too many handshakes at a time"
+        most = options.max_connections_per_address
+        if most != math.inf and newcomer.host is not None:
+            if sum(each.host == newcomer.host for each in self.connections) > most:
+                return "too many connections from this address"
+        return None
+
+    def leave(self, connection: ServerConnection) -> None:
+        """Forget a connection."""
+        self.connections.discard(connection)
+        self._departure.unpark_all()
+
+    async def wait_until(self, fulfilled: Callable[[], bool]) -> None:
+        """Wait until a condition holds; it is looked at whenever a connection leaves."""
+        while not fulfilled():
+            await self._departure.park()
+
+
+class ServerConnection:
+    """A client's TCP connection, from accept to the end."""
+
+    def __init__(self, stream: trio.abc.Stream, state: ServerState) -> None:
+        self.id = new_id()
+        self.opening = True
+        """Whether the first request is yet to be answered."""
+        self.busy = False
+        """Whether a handler is at work."""
+        self.websocket: WebSocket | None = None
+        self.scope = trio.CancelScope()
+        address = stream_address(stream, "getpeername")
+        self.host: str | None = address[0] if isinstance(address, tuple) else None
+        self._stream = stream
+        self._state = state
+        self._options = state.options
+        self._http = HTTPConnection(stream, state.options.max_header_size)
+        self._unanswered = False  # a request is in hand
+
+    async def run(self) -> None:
+        """Serve it to the end; the caller closes the stream."""
+        self._state.connections.add(self)
+        try:
+            with self.scope:
+                await self._serve()
+            if self.scope.cancelled_caught and self._unanswered:
+                await self._apologise()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            logger.debug("connection %s from %s: lost: %r", self.id, self.host, exc)
+        finally:
+            self._state.leave(self)
+
+    def begin_close(self, code: int, reason: str) -> None:
+        """Start to say Close, if it is a WebSocket by now."""
+        if self.websocket is not None:
+            self.websocket._connection.begin_close(code, reason)
+
+    async def _serve(self) -> None:
+        self._allow(self._options.handshake_timeout)
+        overload = self._state.overload(self)
+        if isinstance(self._stream, trio.SSLStream):
+            await self._stream.do_handshake()
+        if overload is not None:
+            await self._refuse(BadRequest(503, overload, [("Retry-After", str(RETRY_AFTER))]))
+            await linger(self._stream)
+            return
+        while not self._http.finished:
+            self._allow(self._options.handshake_timeout)
+            try:
+                head = await self._http.next_request()
+                if head is not None:
+                    self._unanswered = True
+                    await self._answer(head)
+            except BadRequest as refusal:
+                await self._refuse(refusal)
+        if self.websocket is None:
+            await linger(self._stream)
+
+    async def _answer(self, head: RequestHead) -> None:
+        handler = self._state.handler
+        if isinstance(handler, PageHandler) and not head.upgrade:
+            await self._serve_page(handler, Request(head, self._stream))
+            return
+        check_upgrade(head)
+        secure = isinstance(self._stream, trio.SSLStream)
+        if not origin_allowed(head, self._options.allowed_origins, secure):
+            raise BadRequest(403, "this origin is not allowed")
+        if self._state.draining:
+            raise BadRequest(503, "draining", [("Retry-After", str(RETRY_AFTER))])
+        await self._run_handler(head)
+
+    async def _serve_page(self, handler: PageHandler, request: Request) -> None:
+        self._allow(math.inf)
+        self.busy = True
+        try:
+            response = await handler.respond(request)
+        except Exception as exc:
+            response = Response("internal error\n", status=500)
+            await self._send(response)
+            self._on_handler_error(exc)
+        else:
+            await self._send(response)
+        finally:
+            self.busy = False
+
+    async def _run_handler(self, head: RequestHead) -> None:
+        request = WebSocketRequest(
+            head,
+            self._http,
+            self._options,
+            name=self.id,
+            draining=self._state.draining,
+            on_accept=self._on_accept,
+            on_reject=self._count_rejection,
+        )
+        self.busy = True
+        status = 403
+        error: Exception | None = None
+        try:
+            await self._state.handler(request)
+        except Exception as exc:
+            error = _without_goodbyes(exc)
+            status = 500
+        finally:
+            self.busy = False
+            self._unanswered = not request.answered
+            if self.websocket is not None and self.websocket.close_info is not None:
+                self._state.close_codes[self.websocket.close_info.code] += 1
+        if not request.answered:
+            await self._refuse(BadRequest(status, "forbidden" if status == 403 else "internal error"))
+        if error is not None:
+            self._on_handler_error(error)
+
+    def _on_accept(self, ws: WebSocket) -> None:
+        self._allow(math.inf)
+        self.opening = False
+        self.websocket = ws
+        self._state.accepted += 1
+        if self._state.draining:
+            self.begin_close(CloseCode.SERVICE_RESTART, "")
+
+    def _on_handler_error(self, error: Exception) -> None:
+        self._state.handler_errors += 1
+        if self._options.on_handler_error == "raise":
+            raise error
+        logger.error("connection %s from %s: handler failed", self.id, self.host, exc_info=error)
+
+    # Answers...
+
+    async def _refuse(self, refusal: BadRequest) -> None:
+        logger.info("connection %s from %s: refused: %s", self.id, self.host, refusal)
+        self._count_rejection(refusal.status)
+        await self._send(refusal.response)
+
+    async def _apologise(self) -> None:
+        """The handler was cancelled before it had answered: its time was up, or ours is."""
+        self.scope = trio.CancelScope(deadline=trio.current_time() + LINGER_TIME)
+        with self.scope:
+            await self._refuse(
+                BadRequest(503, "no answer in time", [("Retry-After", str(RETRY_AFTER))])
+            )
+
+    async def _send(self, response: Response) -> None:
+        """Send a response of any size: what bounds it is the lack of progress."""
+        close = bool(self._state.draining)
+        answer = memoryview(self._http.protocol.respond(response, close=close))
+        self._unanswered = self.opening = False
+        while answer:
+            self._allow(self._options.write_timeout)
+            await self._http.send(bytes(answer[:READ_SIZE]))
+            answer = answer[READ_SIZE:]
+
+    def _count_rejection(self, status: int) -> None:
+        self.opening = False
+        self._state.rejected[status] += 1
+
+    def _allow(self, seconds: float) -> None:
+        self.scope.deadline = trio.current_time() + seconds
+
+
+def _without_goodbyes(error: Exception) -> Exception | None:
+    """That the peer has gone is no error of a handler; return what else there is."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(ConnectionClosed)[1]
+    return None if isinstance(error, ConnectionClosed) else error

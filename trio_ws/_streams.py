@@ -1,0 +1,47 @@
+"""What all users of a byte stream need: its addresses, its TLS, a gentle end."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import trio
+
+from ._options import KIB, MIB
+
+READ_SIZE: Final = 64 * KIB
+"""Bytes of one read: 512 MB/s through wsproto, against 244 MB/s with 4 KiB (measured)."""
+
+LINGER_TIME: Final = 1.0
+LINGER_BYTES: Final = 4 * MIB
+"""For so long, and so much, a peer that was refused is listened to before TCP ends."""
+
+
+def tls_of(stream: trio.abc.Stream) -> trio.SSLStream[Any] | None:
+    """Return the TLS layer of a stream, `None` if it has none."""
+    return stream if isinstance(stream, trio.SSLStream) else None
+
+
+def stream_address(stream: trio.abc.Stream, name: Literal["getsockname", "getpeername"]) -> Any:
+    """Return an address of the socket under a stream, `None` if there is none."""
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        return getattr(stream.socket, name)()
+    except OSError:  # the peer has gone already
+        return None
+
+
+async def linger(stream: trio.abc.Stream) -> None:
+    """End our side, then read and throw away for a moment what the peer still sends.
+
+    A socket that is closed with unread data is reset, and a reset destroys what the
+    peer has not read yet: the Close or the refusal (RFC 9112, section 9.6).
+    """
+    with trio.move_on_after(LINGER_TIME):
+        if isinstance(stream, trio.abc.HalfCloseableStream):
+            await stream.send_eof()
+        dropped = 0
+        while dropped < LINGER_BYTES and (data := await stream.receive_some(READ_SIZE)):
+            dropped += len(data)
