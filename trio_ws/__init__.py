@@ -21,6 +21,7 @@ from ._options import Deflate as Deflate
 from ._options import Options as Options
 from ._request import Request as Request
 from ._request import WebSocketRequest as WebSocketRequest
+from ._routes import Routes as Routes
 from ._server import Server as Server
 from ._server import ServerStatistics as ServerStatistics
 from ._server import serve_websocket as serve_websocket

@@ -189,7 +189,9 @@ class ServerConnection:
             if self.websocket is not None and self.websocket.close_info is not None:
                 self._state.close_codes[self.websocket.close_info.code] += 1
         if not request.answered:
-            await self._refuse(BadRequest(status, "forbidden" if status == 403 else "internal error"))
+            await self._refuse(
+                BadRequest(status, "forbidden" if status == 403 else "internal error")
+            )
         if error is not None:
             self._on_handler_error(error)
 

@@ -1,0 +1,216 @@
+"""Routes: one port for pages and WebSockets.
+
+A `Routes` is a handler for `serve_websocket` that picks another handler by the path.
+It is no web framework: enough HTTP for the page that opens the socket.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, TypeAlias, TypeVar
+
+import attrs
+
+from ._http_response import Response
+from ._request import Request, WebSocketRequest
+from ._static import NOT_FOUND, StaticFiles
+from ._upgrade import upgrade_required
+
+WebSocketHandler: TypeAlias = Callable[..., Awaitable[object]]
+PageFunction: TypeAlias = Callable[..., Awaitable[Response]]
+_WebSocketHandler = TypeVar("_WebSocketHandler", bound=WebSocketHandler)
+_PageFunction = TypeVar("_PageFunction", bound=PageFunction)
+
+_CONVERTERS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
+    "str": (r"[^/]+", str),
+    "int": (r"[0-9]{1,18}", int),  # what 64 bits hold
+    "path": (r".+", str),
+}
+_PARAMETER: Final = re.compile(r"\{([^{}]*)\}")
+_METHOD_NOT_ALLOWED: Final = Response(
+    "method not allowed\n", status=405, headers={"Allow": "GET, HEAD"}
+)
+
+
+@attrs.frozen
+class _Pattern:
+    """A path with parameters: ``/chat/{room}``, ``/page/{n:int}``, ``/files/{rest:path}``."""
+
+    regex: re.Pattern[str]
+    converters: dict[str, Callable[[str], object]]
+
+    def match(self, path: str) -> dict[str, object] | None:
+        """Return the parameters, `None` if the path is another one."""
+        found = self.regex.fullmatch(path)
+        if found is None:
+            return None
+        return {name: self.converters[name](text) for name, text in found.groupdict().items()}
+
+
+@attrs.frozen
+class _Found:
+    handler: Callable[..., Awaitable[Any]]
+    parameters: dict[str, object]
+
+
+class Routes:
+    """Handlers by path: a plain value, to be served or included in another one.
+
+    Paths are compared after percent-decoding, in the order in which they were added.
+    ``{name}`` is a segment, ``{name:int}`` a number, ``{name:path}`` all that follows;
+    they arrive as keyword arguments.
+    """
+
+    def __init__(self) -> None:
+        self._websockets: list[tuple[_Pattern, WebSocketHandler]] = []
+        self._pages: list[tuple[_Pattern, PageFunction]] = []
+        self._included: list[tuple[str, Routes]] = []
+
+    def websocket(self, pattern: str) -> Callable[[_WebSocketHandler], _WebSocketHandler]:
+        """Register a handler of WebSockets: ``@routes.websocket("/chat/{room}")``.
+
+        Raises:
+          ValueError: the pattern is none.
+          TypeError: the handler does not take the pattern's parameters.
+        """
+        return self._register(self._websockets, pattern)
+
+    def get(self, pattern: str) -> Callable[[_PageFunction], _PageFunction]:
+        """Register a page, for GET and HEAD: an async function that returns a `Response`.
+
+        Raises: as `websocket`.
+        """
+        return self._register(self._pages, pattern)
+
+    def static(self, prefix: str, folder: str | os.PathLike[str]) -> None:
+        """Serve the files of a folder below ``prefix``; ``index.html`` for a folder.
+
+        Nothing outside of the folder is served, not even through links.
+
+        Raises:
+          ValueError: the prefix does not begin with ``/``, or has parameters.
+          NotADirectoryError: there is no such folder.
+        """
+        files = StaticFiles(folder)
+        base = _check_prefix(prefix)
+
+        async def file(request: Request, *, rest: str = "") -> Response:
+            return await files.respond(rest)
+
+        self.get(base + "/")(file)
+        self.get(base + "/{rest:path}")(file)
+
+    def include(self, prefix: str, other: Routes) -> None:
+        """Serve all of another `Routes` below ``prefix``, also what it gets later.
+
+        Raises:
+          ValueError: the prefix does not begin with ``/``, has parameters, or ``other``
+              would include itself.
+        """
+        base = _check_prefix(prefix)
+        if other is self or self in other._descendants():
+            raise ValueError("these Routes would include themselves")
+        self._included.append((base, other))
+
+    async def __call__(self, request: WebSocketRequest) -> None:
+        """Handle a request for a WebSocket: 404 if there is none at its path."""
+        found = self._find_websocket(request.path)
+        if found is None:
+            await request.reject(404, body="there is no WebSocket here\n")
+        else:
+            await found.handler(request, **found.parameters)
+
+    async def respond(self, request: Request) -> Response:
+        """Answer a request for a page: 404, 405, or 426 where only a WebSocket is."""
+        found = self._find_page(request.path)
+        if found is None:
+            if self._find_websocket(request.path) is not None:
+                return upgrade_required().response
+            return NOT_FOUND
+        if request.method not in ("GET", "HEAD"):
+            return _METHOD_NOT_ALLOWED
+        response = await found.handler(request, **found.parameters)
+        if not isinstance(response, Response):
+            raise TypeError(
+                f"{found.handler!r} returned {type(response).__name__}: a page is a Response"
+            )
+        return response
+
+    def _register(self, table: list[tuple[_Pattern, Any]], pattern: str) -> Callable[[Any], Any]:
+        compiled = _compile(pattern)
+
+        def register(handler: Any) -> Any:
+            _check_parameters(handler, pattern, compiled)
+            table.append((compiled, handler))
+            return handler
+
+        return register
+
+    def _find_websocket(self, path: str) -> _Found | None:
+        return self._find(path, lambda routes: routes._websockets)
+
+    def _find_page(self, path: str) -> _Found | None:
+        return self._find(path, lambda routes: routes._pages)
+
+    def _find(
+        self, path: str, table: Callable[[Routes], list[tuple[_Pattern, Any]]]
+    ) -> _Found | None:
+        for pattern, handler in table(self):
+            parameters = pattern.match(path)
+            if parameters is not None:
+                return _Found(handler, parameters)
+        for prefix, other in self._included:
+            if path.startswith(prefix + "/"):
+                found = other._find(path[len(prefix) :], table)
+                if found is not None:
+                    return found
+        return None
+
+    def _descendants(self) -> Iterator[Routes]:
+        for _, other in self._included:
+            yield other
+            yield from other._descendants()
+
+
+def _compile(pattern: str) -> _Pattern:
+    if not pattern.startswith("/"):
+        raise ValueError(f"the pattern {pattern!r} does not begin with a slash")
+    converters: dict[str, Callable[[str], object]] = {}
+
+    def replace(found: re.Match[str]) -> str:
+        name, _, kind = found[1].partition(":")
+        if not name.isidentifier() or name in converters or name == "request":
+            raise ValueError(f"{name!r} in {pattern!r} cannot be the name of a parameter")
+        if (kind or "str") not in _CONVERTERS:
+            known = ", ".join(_CONVERTERS)
+            raise ValueError(f"{kind!r} in {pattern!r} is no kind of parameter: use {known}")
+        expression, converters[name] = _CONVERTERS[kind or "str"]
+        return f"(?P<{name}>{expression})"
+
+    parts: list[str] = []
+    end = 0
+    for found in _PARAMETER.finditer(pattern):
+        parts += [re.escape(pattern[end : found.start()]), replace(found)]
+        end = found.end()
+    rest = pattern[end:]
+    if "{" in rest or "}" in rest:
+        raise ValueError(f"a brace in {pattern!r} has no partner")
+    return _Pattern(re.compile("".join([*parts, re.escape(rest)]), re.DOTALL), converters)
+
+
+def _check_prefix(prefix: str) -> str:
+    if not prefix.startswith("/") or "{" in prefix or "}" in prefix:
+        raise ValueError(f"the prefix {prefix!r} must begin with a slash and have no parameters")
+    return prefix.rstrip("/")
+
+
+def _check_parameters(handler: Callable[..., object], pattern: str, compiled: _Pattern) -> None:
+    try:
+        inspect.signature(handler).bind(None, **dict.fromkeys(compiled.converters))
+    except TypeError as exc:
+        raise TypeError(
+            f"{handler!r} cannot be called with the request and the parameters of {pattern!r}: {exc}"
+        ) from None
