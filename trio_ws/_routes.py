@@ -14,10 +14,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
-from ._http_response import Response
+from ._http_response import Response, upgrade_required
 from ._request import Request, WebSocketRequest
 from ._static import NOT_FOUND, StaticFiles
-from ._upgrade import upgrade_required
 
 WebSocketHandler: TypeAlias = Callable[..., Awaitable[object]]
 PageFunction: TypeAlias = Callable[..., Awaitable[Response]]
