@@ -29,3 +29,6 @@ from ._server import serve_websocket_listeners as serve_websocket_listeners
 from ._server import serve_websocket_unix as serve_websocket_unix
 from ._websocket import WebSocket as WebSocket
 from ._websocket import WebSocketStatistics as WebSocketStatistics
+from .rooms import Member as Member
+from .rooms import Overflow as Overflow
+from .rooms import Rooms as Rooms
