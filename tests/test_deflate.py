@@ -258,9 +258,15 @@ def test_only_the_first_offers_are_looked_at() -> None:
         ),
         pytest.param(
             KEEPING,
-            "permessage-deflate; server_max_window_bits=11; client_max_window_bits=12",
-            DeflateParameters(False, False, 11, 12),
-            id="a smaller server window than asked for",
+            "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+            DeflateParameters(False, False, 12, 12),
+            id="both windows as offered",
+        ),
+        pytest.param(
+            KEEPING,
+            "permessage-deflate; server_max_window_bits=11; client_max_window_bits=10",
+            DeflateParameters(False, False, 11, 10),
+            id="smaller windows than offered",
         ),
     ],
 )
@@ -455,11 +461,14 @@ def test_messages_may_come_as_they_are(client: bool, parameters: DeflateParamete
 
 
 @pytest.mark.parametrize("bits", range(9, 16))
-def test_any_window_is_inflated(client: bool, bits: int) -> None:
-    data = bytes(range(256)) * 300
-    agreed = DeflateParameters(False, False, bits, bits)
-    peer = receiver(agreed, client=client)
-    assert peer.message(raw_deflate(data, bits)[:-4]) == data
+def test_the_whole_of_an_agreed_window_can_be_referred_to(client: bool, bits: int) -> None:
+    peer = receiver(DeflateParameters(False, False, bits, bits), client=client)
+    compressor = zlib.compressobj(wbits=-bits)
+    data = NOISE[: 2**bits - 262]  # zlib looks that much less far back
+    for _ in range(2):
+        wire = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        assert peer.message(wire[:-4]) == data
+    assert len(wire) < len(data) / 3
 
 
 def test_a_window_of_8_is_inflated_even_if_it_is_9(client: bool) -> None:
@@ -633,6 +642,12 @@ def test_an_absurd_length_is_refused_from_the_header_alone(client: bool, length:
     )
 
 
+def test_a_length_that_noise_could_need_passes_the_header(client: bool) -> None:
+    peer = receiver(client=client, max_message_size=10**6)
+    assert peer.header(0x40 | BINARY, 2 * 10**6 + WIRE_SLACK) == []
+    assert peer.limits.violation is None
+
+
 def test_compressed_bytes_that_inflate_to_nothing_are_bounded(client: bool) -> None:
     peer = receiver(client=client, max_message_size=1000, max_fragments=math.inf)
     nothing = bytes.fromhex("000000ffff") * 1000
@@ -764,6 +779,14 @@ def test_parts_share_a_window_in_either_profile(
     deflate = extension(parameters, client=client)
     first = deflate.compress_part(NOISE[:1000], final=False)
     assert len(deflate.compress_part(NOISE[:1000], final=True)) < 50 < len(first)
+
+
+def test_between_messages_a_fresh_profile_holds_no_memory(client: bool) -> None:
+    for parameters, holds in ((FRESH, False), (KEPT, True)):
+        deflate = extension(parameters, client=client)
+        Receiver(deflate, client=client).message(deflate.compress(b"Hello"))
+        assert (deflate._compressor is not None) is holds
+        assert (deflate._decompressor is not None) is holds
 
 
 def test_a_shared_key_is_what_the_bytes_depend_on() -> None:

@@ -146,5 +146,6 @@ def test_infinity_is_no_limit(client: bool) -> None:
 def test_limits_are_always_on_and_never_negotiated() -> None:
     limits = Limits(1, 1)
     assert limits.enabled()
+    assert limits.size == 0
     assert limits.offer() is False
     assert not limits.inflates
