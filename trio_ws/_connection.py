@@ -21,8 +21,9 @@ How a connection ends. ``close_info`` is set once, by whoever is first:
   it has been (at most ``close_grace``), so that the last messages can be answered too;
 * our Close (``aclose``, the end of the block, a drain, a slow room member): goes out
   behind what was sent before, and the peer's is waited for;
-* a violation: our Close goes out at once, and what the peer has sent in the meantime
-  is thrown away for a moment, lest a reset overtakes the Close;
+* a violation: whoever is ready to answer what came before it may do so, then our Close
+  goes out, and what the peer still sends is thrown away for a moment, lest a reset
+  overtakes the Close;
 * a loss: the network, a silent peer, a write that does not move.
 
 Then TCP ends, server first (RFC 6455, section 7.1.1), all waiters are woken, and the
@@ -66,8 +67,9 @@ WRITE_SLICE: Final = 16 * KIB
 """Bytes handed at a time to a stream that is no socket, so that ``write_timeout`` sees
 progress: the size of a TLS record (RFC 8446, section 5.1)."""
 
-STARTING_STEPS: Final = 10
-"""Schedule points that tasks started in this instant get to reach their first receive."""
+READY_STEPS: Final = 10
+"""Schedule points that tasks which are ready to run get, at the end, to reach their first
+receive, or to answer what came before a violation."""
 
 
 @attrs.define(eq=False)
@@ -117,7 +119,8 @@ class Connection:
         self._ended_at = math.inf
         self._answered = False  # our Close is queued, or will never be
         self._done = False  # nothing that the peer still says matters
-        self._closed_here = False  # by aclose() or the end of the block
+        self._leaving = False  # this side has begun to close
+        self._closed_here = False  # ... by aclose() or the end of the block
         self._drained = trio.Event()  # nobody will receive any more
         self._written_out = trio.Event()  # nothing will be written any more
 
@@ -159,6 +162,7 @@ class Connection:
         if self.info is None:
             failed = CloseInfo(CloseCode.ABNORMAL, self._failure, "lost", clean=False)
             self.info = failed if self._failure else CloseInfo(int(code), reason, "local", False)
+        self._leaving = True
         if by_user:
             self._closed_here = True
             self.inbox.discard()
@@ -189,7 +193,7 @@ class Connection:
         await trio.aclose_forcefully(self._stream)
         self.over.set()
         if self.nurseries:
-            await self._wait_for_consumer()
+            await self._wait_for_consumer(patient=True)
             self._cancel_nurseries()
 
     async def _guard(self, step: Callable[[], Awaitable[bool]]) -> bool:
@@ -264,8 +268,8 @@ class Connection:
         if self.info is None:
             self._cause = ProtocolViolation(event.code, event.reason)
             self.info = CloseInfo(event.code, event.reason, "local", clean=False)
-            self.outbox.discard()
-            self._queue_close()
+            if not self.inbox.unread_messages:
+                self._queue_close()
             self._announce_end()
 
     # The end...
@@ -282,7 +286,7 @@ class Connection:
         """Wake all who wait for something that will not come any more."""
         assert self.info is not None
         self._ended_at = min(self._ended_at, trio.current_time())
-        if self.info.initiator == "local" or self._closed_here:
+        if self._leaving:
             self._cancel_nurseries()
         elif not self.inbox.unread_messages:
             self._cancel_nurseries(unless_consuming=True)
@@ -306,26 +310,27 @@ class Connection:
 
     async def _part(self) -> bool:
         """Let the last frames out, then see the peer end TCP where that is its part."""
-        assert self.info is not None
+        violated = isinstance(self._cause, ProtocolViolation)
         if not self._answered:
-            await self._wait_for_consumer()
+            await self._wait_for_consumer(patient=not violated)
         self._queue_close()
         await self._written_out.wait()
-        if isinstance(self._cause, ProtocolViolation):
+        if violated:
             await linger(self._stream)
         elif self.client:
             while await self._stream.receive_some(READ_SIZE):
                 pass
         return True
 
-    async def _wait_for_consumer(self) -> None:
-        """Wait until what is unread has been received, within the grace."""
+    async def _wait_for_consumer(self, *, patient: bool) -> None:
+        """Wait until what is unread has been received: within the grace, or just now."""
         with trio.CancelScope(shield=True) as scope:
             scope.deadline = self._ended_at + self.options.close_grace
-            for _ in range(STARTING_STEPS):
+            for _ in range(READY_STEPS):
                 await trio.lowlevel.checkpoint()
             self._cancel_nurseries(unless_consuming=True)
-            await self._drained.wait()
+            if patient:
+                await self._drained.wait()
 
     def _on_drained(self) -> None:
         """Everything has been received, or will never be."""

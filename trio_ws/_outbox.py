@@ -7,8 +7,7 @@ Three lanes lead to the one task that writes::
     data     messages and parts of messages, then the Close
 
 A Ping or a Pong goes out between two frames of the data lane, whatever waits there.
-The Close goes last, behind what ``send()`` has taken. After a violation that is dropped
-first: then the Close is all that is left to say.
+The Close goes last, behind what ``send()`` has taken.
 
 Whoever sends holds the *turn*: a fair lock, so that messages keep their order and
 nothing gets between the parts of a message. With the turn it waits for room: until
