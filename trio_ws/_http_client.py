@@ -1,0 +1,289 @@
+"""The opening handshake as a client speaks it: the request, and what becomes of it.
+
+::
+
+    request() ─→ 1xx ... 1xx ─┬→ 101, checked: Accepted, with the frames behind it
+                              ├→ any other status, then its body: ConnectionRejected
+                              └→ anything else: HandshakeError
+
+As in `_http`, heads are cut out by `HeadBuffer`, and h11 gets them whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import Iterable
+from typing import Final, NoReturn, cast
+
+import attrs
+import h11
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from ._deflate import DeflateParameters, offer, read_response
+from ._errors import ConnectionRejected, HandshakeError
+from ._http_headers import (
+    HANDSHAKE_HEADERS,
+    PROTOCOL,
+    TOKEN,
+    HeadBuffer,
+    Headers,
+    HeadTooLarge,
+    accept_token,
+    check_headers,
+    parse_list,
+)
+from ._options import Deflate
+from ._url import WebSocketURL, split_host_port
+
+MAX_REJECTION_BODY: Final = 64 * 1024
+"""Bytes of a rejection's body that are kept: enough for any message to people."""
+
+_MAX_BODY_ON_THE_WIRE: Final = 2 * MAX_REJECTION_BODY  # chunks may be tiny
+
+MAX_INTERIM_RESPONSES: Final = 16
+"""Answers before the answer (100, 102, 103): servers that use them send one or two."""
+
+
+@attrs.frozen(eq=False)
+class Accepted:
+    """The server has switched to WebSocket."""
+
+    headers: CIMultiDictProxy[str] = attrs.field(repr=False)
+    subprotocol: str | None
+    """The one that the server chose of those that were offered."""
+    deflate: DeflateParameters | None
+    leftover: bytes = attrs.field(repr=False)
+    """Frames that came in the same read as the answer."""
+
+
+class ClientHandshake:
+    """One request for a WebSocket, and the server's answer.
+
+    Raises:
+      TypeError: an argument is of the wrong type.
+      ValueError: a subprotocol or header is illegal, given twice, or belongs to the
+          handshake.
+    """
+
+    def __init__(
+        self,
+        url: WebSocketURL,
+        *,
+        subprotocols: Iterable[str] = (),
+        headers: Headers = (),
+        origin: str | None = None,
+        compression: Deflate | None,
+        max_header_size: float,
+    ) -> None:
+        self._subprotocols = _check_subprotocols(subprotocols)
+        self._compression = compression
+        self._buffer = HeadBuffer(max_header_size)
+        # RFC 6455, section 4.1: 16 random bytes, fresh for each connection.
+        self._key = base64.b64encode(os.urandom(16)).decode("ascii")
+        self._interim = 0
+        self._rejected: h11.Response | None = None
+        self._body = bytearray()
+        self._body_fed = 0
+
+        # Heads are bounded by HeadBuffer, a body by _body_is_complete.
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=sys.maxsize)
+        fields = self._fields(url, _check_headers(headers), origin)
+        self._request = self._http.send(
+            h11.Request(
+                method="GET",
+                target=url.target,
+                headers=[
+                    (name.encode("ascii"), value.encode("latin-1")) for name, value in fields
+                ],
+            )
+        ) + self._http.send(h11.EndOfMessage())
+
+    @property
+    def rejection(self) -> ConnectionRejected | None:
+        """The server's refusal, with what has come of its body, once its status is known."""
+        if self._rejected is None:
+            return None
+        headers, body = _decode(self._rejected.headers), bytes(self._body[:MAX_REJECTION_BODY])
+        return ConnectionRejected(self._rejected.status_code, headers, body)
+
+    def receive_data(self, data: bytes) -> Accepted | None:
+        """Take bytes from the server; `None` if the answer is not yet complete.
+
+        Raises:
+          ConnectionRejected: the server refused, and has said all of it.
+          HandshakeError: this is no valid answer.
+        """
+        self._buffer.data += data
+        while self._rejected is None:
+            head = self._cut_head()
+            if head is None:
+                return None
+            if accepted := self._read_head(head):
+                return accepted
+        if self._body_is_complete():
+            self.receive_eof()
+        return None
+
+    def receive_eof(self) -> NoReturn:
+        """Take the end of what the server sends.
+
+        Raises:
+          ConnectionRejected: the server refused, and this is the end of what it says.
+          HandshakeError: there is no answer, or only a part of one.
+        """
+        if rejection := self.rejection:
+            raise rejection
+        where = "in the middle of its answer" if self._buffer.data else "without an answer"
+        raise HandshakeError(f"the server closed the connection {where}")
+
+    def request(self) -> bytes:
+        """Return what to send to the server."""
+        return self._request
+
+    def _fields(
+        self, url: WebSocketURL, given: tuple[tuple[str, str], ...], origin: str | None
+    ) -> Iterable[tuple[str, str]]:
+        names = {name.lower() for name, _ in given}
+        fields = [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Key", self._key),
+            ("Sec-WebSocket-Version", "13"),
+        ]
+        if "host" not in names:
+            fields.insert(0, ("Host", url.host_header))
+        if self._subprotocols:
+            fields.append(("Sec-WebSocket-Protocol", ", ".join(self._subprotocols)))
+        if self._compression is not None:
+            fields.append(("Sec-WebSocket-Extensions", offer(self._compression)))
+        if origin is not None:
+            fields += check_headers([("Origin", origin)], frozenset())
+        if url.authorization is not None and "authorization" not in names:
+            fields.append(("Authorization", url.authorization))
+        if "user-agent" not in names:  # RFC 9110, section 10.1.5
+            fields.append(("User-Agent", "trio_ws"))
+        return [*fields, *given]
+
+    def _cut_head(self) -> bytes | None:
+        if not b"HTTP/".startswith(self._buffer.data[:5]):
+            raise HandshakeError("the server does not speak HTTP")
+        try:
+            return self._buffer.cut_head()
+        except HeadTooLarge:
+            raise HandshakeError(
+                "the head of the server's answer is longer than max_header_size"
+            ) from None
+
+    def _read_head(self, head: bytes) -> Accepted | None:
+        self._http.receive_data(head)
+        try:
+            # Nothing else is a whole head.
+            answer = cast("h11.Response | h11.InformationalResponse", self._http.next_event())
+        except h11.RemoteProtocolError as error:
+            raise HandshakeError(f"the server's answer is malformed: {error}"[:200]) from error
+        if isinstance(answer, h11.Response):
+            self._rejected = answer
+        elif answer.status_code == 101:
+            return self._check(answer)
+        else:
+            self._interim += 1
+            if self._interim > MAX_INTERIM_RESPONSES:
+                raise HandshakeError("the server sends 1xx answers without end")
+        return None
+
+    def _check(self, answer: h11.InformationalResponse) -> Accepted:
+        """Check what RFC 6455, section 4.1, asks of the server's answer."""
+        if answer.http_version == b"1.0":
+            raise HandshakeError("the server switches protocols in HTTP/1.0, which cannot do that")
+        headers = _decode(answer.headers)
+        if _list(headers, "Upgrade") != ["websocket"]:
+            raise HandshakeError("the server does not switch to websocket: see its header Upgrade")
+        if "upgrade" not in _list(headers, "Connection"):
+            raise HandshakeError("the server's header Connection does not list Upgrade")
+        if headers.getall("Sec-WebSocket-Accept", ()) != [accept_token(self._key)]:
+            raise HandshakeError(
+                "the server's header Sec-WebSocket-Accept does not answer this request"
+            )
+        chosen = headers.getall("Sec-WebSocket-Protocol", ())
+        if len(chosen) > 1:
+            raise HandshakeError("the server chose more than one subprotocol")
+        if chosen and chosen[0] not in self._subprotocols:
+            raise HandshakeError(
+                f"the server chose a subprotocol that was not offered: {chosen[0][:100]!r}"
+            )
+        try:
+            deflate = read_response(
+                self._compression, headers.getall("Sec-WebSocket-Extensions", ())
+            )
+        except ValueError as error:
+            raise HandshakeError(str(error)) from error
+        return Accepted(
+            headers=headers,
+            subprotocol=chosen[0] if chosen else None,
+            deflate=deflate,
+            leftover=bytes(self._buffer.data),
+        )
+
+    def _body_is_complete(self) -> bool:
+        while len(self._body) < MAX_REJECTION_BODY:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError:  # its chunks make no sense, but the status does
+                return True
+            if isinstance(event, h11.Data):
+                self._body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return True
+            elif self._buffer.data and self._body_fed < _MAX_BODY_ON_THE_WIRE:
+                piece = self._buffer.take(_MAX_BODY_ON_THE_WIRE - self._body_fed)
+                self._body_fed += len(piece)
+                self._http.receive_data(piece)
+            else:
+                return self._body_fed == _MAX_BODY_ON_THE_WIRE
+        return True
+
+
+# Headers that are written here, and have a parameter if there is anything to choose.
+_OWNED: Final = HANDSHAKE_HEADERS | {"expect", "origin"}
+
+
+def _check_subprotocols(subprotocols: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(subprotocols, (str, bytes)):
+        raise TypeError(f"subprotocols is a list of str: write [{subprotocols!r}]")
+    names = tuple(subprotocols)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a subprotocol is a str, not {type(name).__name__}")
+        if not TOKEN.fullmatch(name):
+            raise ValueError(
+                f"{name!r} is no subprotocol: letters, digits and !#$%&'*+-.^_`|~ make one"
+            )
+    if len(set(names)) < len(names):  # RFC 6455, section 4.1
+        raise ValueError("a subprotocol is offered twice")
+    return names
+
+
+def _check_headers(headers: Headers) -> tuple[tuple[str, str], ...]:
+    fields = check_headers(headers, _OWNED)
+    names = [name.lower() for name, _ in fields]
+    for once in ("Authorization", "Host"):
+        if names.count(once.lower()) > 1:
+            raise ValueError(f"the header {once} is given twice")
+    if "host" in names:
+        split_host_port(fields[names.index("host")][1])  # a ValueError if it is none
+    return fields
+
+
+def _decode(headers: Iterable[tuple[bytes, bytes]]) -> CIMultiDictProxy[str]:
+    return CIMultiDictProxy(
+        CIMultiDict((name.decode("ascii"), value.decode("latin-1")) for name, value in headers)
+    )
+
+
+def _list(headers: CIMultiDictProxy[str], name: str) -> list[str]:
+    try:
+        return [item.lower() for item in parse_list(headers.getall(name, ()), PROTOCOL)]
+    except ValueError:
+        raise HandshakeError(f"the server's header {name} is malformed") from None
