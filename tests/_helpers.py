@@ -1,0 +1,337 @@
+"""Connections in memory: streams that can be held up, a peer of literal bytes, cancellation."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeAlias
+
+import trio
+import trio.testing
+from wsproto.connection import Connection as WsprotoConnection
+from wsproto.connection import ConnectionType
+from wsproto.events import CloseConnection, Event, Message, Ping
+from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
+
+from trio_ws._deflate import DeflateParameters
+from trio_ws._frames import encode_frame
+from trio_ws._options import Options
+from trio_ws._session import Session
+
+Role: TypeAlias = Literal["client", "server"]
+
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+DEFLATE: Final = DeflateParameters(True, True, 12, 12)
+"""What two sides with default options agree on."""
+STATEFUL_DEFLATE: Final = DeflateParameters(False, False, 12, 12)
+"""Each message depends on those before: one that is lost or torn spoils all that follow."""
+
+sessions: list[tuple[Session, MemoryStream]] = []
+"""Every side that the running test has made: see the leak check in conftest.py."""
+
+
+def other(role: Role) -> Role:
+    return "server" if role == "client" else "client"
+
+
+# Streams...
+
+
+class MemoryStream(trio.abc.HalfCloseableStream):
+    """One end of a connection in memory; ``window`` is what the network still takes."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self._stream = stream
+        self._opened = trio.lowlevel.ParkingLot()
+        self.window = math.inf
+        self.closed = False
+        self.eof_sent = False
+        self.failure: Exception | None = None  # what send_all raises
+        self.close_failure: Exception | None = None
+
+    def open_window(self, size: float = math.inf) -> None:
+        self.window += size
+        self._opened.unpark_all()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        rest = memoryview(data)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            if self.failure is not None:
+                raise self.failure
+            taken = int(min(self.window, len(rest)))
+            self.window -= taken
+            if taken:
+                await self._stream.send_all(rest[:taken])
+            rest = rest[taken:]
+            if not rest:
+                break
+            await self._opened.park()
+        await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        self.eof_sent = True
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self._stream.aclose()
+        if self.close_failure is not None:
+            raise self.close_failure
+
+
+def memory_streams() -> tuple[MemoryStream, MemoryStream]:
+    ours, theirs = trio.testing.memory_stream_pair()
+    return MemoryStream(ours), MemoryStream(theirs)
+
+
+# Two sides...
+
+
+def session(
+    stream: MemoryStream,
+    role: Role,
+    options: Options = Options(),
+    *,
+    deflate: DeflateParameters | None = None,
+    leftover: bytes = b"",
+) -> Session:
+    us = Session(stream, options, client=role == "client", leftover=leftover, deflate=deflate)
+    sessions.append((us, stream))
+    return us
+
+
+def connect(
+    role: Role,
+    options: Options = Options(),
+    peer_options: Options = Options(),
+    *,
+    deflate: DeflateParameters | None = None,
+) -> tuple[Session, Session]:
+    """Return this side, which plays ``role``, and its peer."""
+    ours, theirs = memory_streams()
+    return (
+        session(ours, role, options, deflate=deflate),
+        session(theirs, other(role), peer_options, deflate=deflate),
+    )
+
+
+def connect_raw(
+    role: Role,
+    options: Options = Options(),
+    *,
+    deflate: DeflateParameters | None = None,
+    leftover: bytes = b"",
+) -> tuple[Session, RawPeer]:
+    """Return this side, which plays ``role``, and a peer that does what a test says."""
+    ours, theirs = memory_streams()
+    us = session(ours, role, options, deflate=deflate, leftover=leftover)
+    return us, RawPeer(theirs, ours, other(role), deflate=deflate)
+
+
+class RawPeer:
+    """A peer that sends literal bytes, and reads with wsproto as it is: no limits of ours.
+
+    ``stream`` is its end of the connection, ``far`` that of the side under test.
+    """
+
+    def __init__(
+        self,
+        stream: MemoryStream,
+        far: MemoryStream,
+        role: Role,
+        *,
+        deflate: DeflateParameters | None = None,
+    ) -> None:
+        self.stream = stream
+        self.far = far
+        self.masks = role == "client"
+        self.eof = False
+        kind = ConnectionType.CLIENT if self.masks else ConnectionType.SERVER
+        extensions = [_wsproto_deflate(deflate)] if deflate else []
+        self._wsproto = WsprotoConnection(kind, extensions)
+        self._events: Iterator[Event] = iter(())
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def send_frame(
+        self, opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = False
+    ) -> None:
+        await self.send(self.frame(opcode, payload, fin=fin, rsv1=rsv1))
+
+    def frame(
+        self, opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = False
+    ) -> bytes:
+        return encode_frame(opcode, payload, fin=fin, rsv1=rsv1, masked=self.masks)
+
+    async def send_close(self, code: int = 1000, reason: str = "") -> None:
+        await self.send_frame(CLOSE, struct.pack("!H", code) + reason.encode())
+
+    async def next_event(self) -> Event | None:
+        """Return what comes next; `None` at the end of TCP."""
+        while True:
+            for event in self._events:
+                return event
+            if self.eof:
+                return None
+            await self._read()
+
+    async def _read(self) -> None:
+        try:
+            data = await self.stream.receive_some(65536)
+        except trio.BrokenResourceError:
+            data = b""
+        if data:
+            self._wsproto.receive_data(bytes(data))
+        else:
+            self.eof = True
+        self._events = self._wsproto.events()
+
+    async def next_message(self) -> str | bytes:
+        """Return the next message whole, whatever control frames there are on the way."""
+        pieces: list[Any] = []
+        while True:
+            event = await self.next_event()
+            assert not isinstance(event, CloseConnection), event
+            assert event is not None
+            if isinstance(event, Message):
+                pieces.append(event.data)
+                if event.message_finished:
+                    return type(pieces[0])().join(pieces)
+
+    async def until_eof(self) -> list[Event]:
+        """Return all there is to come, pieces joined; fail if the last frame was torn."""
+        events: list[Event] = []
+        while (event := await self.next_event()) is not None:
+            events.append(event)
+        self.assert_whole()
+        return events
+
+    async def until_close(self) -> CloseConnection:
+        """Return the Close, whatever comes before it."""
+        while True:
+            event = await self.next_event()
+            assert event is not None, "no Close came"
+            if isinstance(event, CloseConnection):
+                return event
+
+    def assert_whole(self) -> None:
+        """Check that no frame has been cut short."""
+        decoder = self._wsproto._proto._frame_decoder
+        assert decoder.header is None
+        assert len(decoder.buffer) == 0
+
+    async def answer(self) -> None:
+        """Be a polite peer until TCP ends: answer pings and the Close."""
+        while (event := await self.next_event()) is not None:
+            if isinstance(event, Ping):
+                await self.send_frame(PONG, bytes(event.payload))
+            elif isinstance(event, CloseConnection):
+                await self.send_frame(CLOSE, struct.pack("!H", event.code))
+                await self.stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+def _wsproto_deflate(agreed: DeflateParameters) -> WsprotoDeflate:
+    extension = WsprotoDeflate(
+        client_no_context_takeover=agreed.client_no_context_takeover,
+        client_max_window_bits=agreed.client_max_window_bits,
+        server_no_context_takeover=agreed.server_no_context_takeover,
+        server_max_window_bits=agreed.server_max_window_bits,
+    )
+    extension._enabled = True
+    return extension
+
+
+# Cancellation...
+
+
+def cancellations(most: int = 500) -> Iterator[Attempt]:
+    """Yield attempts at the same thing, each cancelled a step later than the one before.
+
+    ``with attempt:`` goes around what is to be cancelled, in one task. First come those
+    that are cancelled while they wait at their n-th checkpoint, then those that find
+    out at the next one. It ends when an attempt was through before its turn came.
+    """
+    for while_waiting in (True, False):
+        for step in range(1, most):
+            attempt = Attempt(step, while_waiting=while_waiting)
+            yield attempt
+            assert attempt.over, "the block was not entered"
+            if not attempt.fired:
+                break
+        else:
+            raise AssertionError("there is no end to it")
+
+
+class Attempt(AbstractContextManager["Attempt"], trio.abc.Instrument):
+    """A block that is cancelled at one of its steps."""
+
+    def __init__(self, step: int, *, while_waiting: bool) -> None:
+        self._step = step
+        self._while_waiting = while_waiting
+        self._steps = 0
+        self._scope = trio.CancelScope()
+        self.fired = False
+        self.over = False
+
+    def __repr__(self) -> str:
+        return f"<cancelled {'at' if self._while_waiting else 'after'} step {self._step}>"
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the block was left by the cancellation."""
+        return self._scope.cancelled_caught
+
+    def __enter__(self) -> Self:
+        self._task = trio.lowlevel.current_task()
+        trio.lowlevel.add_instrument(self)
+        self._scope.__enter__()
+        if not self._while_waiting and self._step == 1:
+            self._fire()
+        return self
+
+    def __exit__(
+        self,
+        etype: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        trio.lowlevel.remove_instrument(self)
+        self.over = True
+        return self._scope.__exit__(etype, exc, traceback)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self._steps += 1
+            if self._while_waiting and self._steps == self._step:
+                self._fire()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task and not self._while_waiting and self._steps == self._step - 1:
+            self._fire()
+
+    def _fire(self) -> None:
+        self.fired = True
+        self._scope.cancel()
+
+
+async def settle(*, until: Callable[[], bool] | None = None) -> None:
+    """Let every other task go as far as it can."""
+    await trio.testing.wait_all_tasks_blocked()
+    assert until is None or until()

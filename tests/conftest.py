@@ -1,0 +1,46 @@
+"""Fixtures for connections in memory, in both roles; after each test, nothing may be left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import _helpers
+import pytest
+
+if TYPE_CHECKING:
+    from _helpers import RawPeer, Role
+
+    from trio_ws._session import Session
+
+
+@pytest.fixture(params=["client", "server"])
+def role(request: pytest.FixtureRequest) -> Role:
+    """Which side is under test."""
+    role: Role = request.param
+    return role
+
+
+@pytest.fixture
+def connect(role: Role) -> Callable[..., tuple[Session, Session]]:
+    """``connect(options, peer_options, deflate=)``: this side and its peer, both ours."""
+    return partial(_helpers.connect, role)
+
+
+@pytest.fixture
+def connect_raw(role: Role) -> Callable[..., tuple[Session, RawPeer]]:
+    """``connect_raw(options, deflate=, leftover=)``: this side, and a peer of literal bytes."""
+    return partial(_helpers.connect_raw, role)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Whatever a test does to a connection: no task is left of it, and no open stream."""
+    _helpers.sessions.clear()
+    yield
+    for session, stream in _helpers.sessions:
+        if nursery := getattr(session, "_nursery", None):
+            assert not nursery.child_tasks
+            assert stream.closed
+    _helpers.sessions.clear()
