@@ -12,6 +12,7 @@ from wsproto.frame_protocol import CloseReason
 from trio_ws._frames import BINARY, CONTINUATION, TEXT, encode_frame
 from trio_ws._limits import Limits
 
+CLOSE = 0x8
 PING = 0x9
 
 
@@ -149,3 +150,10 @@ def test_limits_are_always_on_and_never_negotiated() -> None:
     assert limits.size == 0
     assert limits.offer() is False
     assert not limits.inflates
+
+
+def test_a_close_with_1014_looks_like_1013_to_wsproto(client: bool) -> None:
+    """IANA knows "bad gateway", wsproto does not."""
+    peer = receiver(client)
+    assert peer.frame(b"\x03\xf6why", opcode=CLOSE) == [CloseConnection(1013, "why")]
+    assert peer.limits.bad_gateway

@@ -23,6 +23,9 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 
 NO_RSV: Final = RsvBits(False, False, False)
 
+_BAD_GATEWAY: Final = b"\x03\xf6"  # 1014
+_TRY_AGAIN_LATER: Final = b"\x03\xf5"  # 1013
+
 
 class Limits(Extension):
     """The limits of one connection.
@@ -42,10 +45,14 @@ class Limits(Extension):
         """Bytes so far of the current message, or of the last one, after inflating."""
         self.violation: str | None = None
         """Why a frame was refused: wsproto says no more than "error in extension"."""
+        self.bad_gateway = False
+        """Whether the peer's Close says 1014. It is registered with IANA, but wsproto does
+        not know it, and would take it for a violation: it gets to see 1013 instead."""
         self._max_message_size = max_message_size
         self._max_fragments = max_fragments
         self._fragments = 0  # complete frames of an unfinished message
         self._control = False  # whether the current frame is a control frame
+        self._close = False  # whether it is a Close
 
     def enabled(self) -> bool:
         """Say that wsproto shall call the hooks."""
@@ -65,6 +72,7 @@ class Limits(Extension):
         """Judge a frame by its header; idempotent."""
         self._control = opcode.iscontrol()
         if self._control:
+            self._close = opcode is Opcode.CLOSE
             return NO_RSV
 
         if opcode is Opcode.CONTINUATION:
@@ -88,9 +96,12 @@ class Limits(Extension):
     def frame_inbound_payload_data(
         self, proto: FrameDecoder | FrameProtocol, data: bytes
     ) -> bytes | CloseReason:
-        """Count a piece of a payload."""
+        """Count a piece of a payload; that of a control frame comes in one."""
         if not self._control:
             self.size += len(data)
+        elif self._close and data.startswith(_BAD_GATEWAY):
+            self.bad_gateway = True
+            return _TRY_AGAIN_LATER + data[2:]
         return data
 
     def frame_inbound_complete(

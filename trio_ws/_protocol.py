@@ -53,9 +53,12 @@ MAX_FRAME: Final = 256 * KIB
 """Payload of the frames we send. Between two of them a ping or a Close gets in: at
 10 Mbit/s it waits for 0.2 s, and a message of 1 MiB costs three more headers."""
 
+_EXPANSION: Final = 1032
+"""The most that deflate expands by, says zlib."""
+
 _INFLATE_STEP: Final = 4 * KIB
-"""Compressed bytes handed over at a time if no limit bounds what they inflate to:
-deflate expands up to 1032 times (zlib's own figure), hence 4 MiB a step."""
+"""Compressed bytes handed over at a time where the limit of a message does not bound what
+they inflate to: a piece takes no more than 4 MiB then."""
 
 
 class Protocol:
@@ -74,9 +77,8 @@ class Protocol:
         self._wsproto = Connection(role, extensions=[self._limits])
         self._parsed: Iterator[WsprotoEvent] = iter(())
         self._unread = b""
-        self._step = (
-            _INFLATE_STEP if self._deflate and options.max_message_size == math.inf else None
-        )
+        bounded = options.max_message_size <= _INFLATE_STEP * _EXPANSION
+        self._step = None if bounded or not self._limits.inflates else _INFLATE_STEP
         self._counted = 0  # bytes of the current message that parts have told so far
         self._deaf = False
 
@@ -113,14 +115,15 @@ class Protocol:
         self._deaf = True
         self._unread = b""
         if self._wsproto.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
-            return CloseReceived(int(event.code), event.reason or "")
+            code = CloseCode.BAD_GATEWAY if self._limits.bad_gateway else event.code
+            return CloseReceived(int(code), event.reason or "")
         return Violated(int(event.code), self._limits.violation or event.reason or "")
 
     def _part(self, data: Data, *, final: bool) -> MessagePart | None:
-        size = self._limits.size - self._counted
-        self._counted = 0 if final else self._limits.size
         if not (data or final):
             return None  # an empty fragment, or half a character
+        size = self._limits.size - self._counted
+        self._counted = 0 if final else self._limits.size
         return MessagePart(data, size, final)
 
     # Sending...
