@@ -1,0 +1,77 @@
+"""The tree of exceptions: what each one also is, says and carries."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import trio
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from trio_ws._errors import (
+    ConnectionClosed,
+    ConnectionEnded,
+    ConnectionLost,
+    ConnectionRejected,
+    HandshakeError,
+    HandshakeTimeout,
+    ProtocolViolation,
+    WebSocketError,
+)
+from trio_ws._messages import CloseInfo
+
+INFO = CloseInfo(4000, "why", "remote", clean=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bases"),
+    [
+        (WebSocketError, [Exception]),
+        (HandshakeError, [WebSocketError]),
+        (ConnectionRejected, [HandshakeError]),
+        (HandshakeTimeout, [HandshakeError, trio.TooSlowError]),
+        (ConnectionClosed, [WebSocketError]),
+        (ConnectionEnded, [ConnectionClosed, trio.EndOfChannel]),
+        (ConnectionLost, [ConnectionClosed, trio.BrokenResourceError]),
+        (ProtocolViolation, [WebSocketError]),
+    ],
+)
+def test_the_tree(kind: type[Exception], bases: list[type[Exception]]) -> None:
+    assert list(kind.__bases__) == bases
+
+
+@pytest.mark.parametrize("kind", [ConnectionEnded, ConnectionLost])
+def test_a_closed_connection_tells_how(kind: type[ConnectionClosed]) -> None:
+    error = kind(INFO)
+    assert (error.info, error.code, error.reason) == (INFO, 4000, "why")
+    assert str(error) == "closed by the peer (4000 'why')"
+
+
+def test_a_rejection_tells_status_and_the_beginning_of_the_body() -> None:
+    headers = CIMultiDictProxy(CIMultiDict({"Retry-After": "5"}))
+    error = ConnectionRejected(503, headers, b"too\xffmany\n" + b"x" * 500)
+    assert (error.status, error.headers["retry-after"]) == (503, "5")
+    assert len(error.body) == 509
+    assert str(error) == "the server answered 503: 'too\ufffdmany\\n" + "x" * 191 + "'"
+
+
+def test_a_rejection_without_a_body() -> None:
+    error = ConnectionRejected(403, CIMultiDictProxy(CIMultiDict()))
+    assert error.body == b""
+    assert str(error) == "the server answered 403"
+
+
+def test_a_violation_tells_what_and_the_code() -> None:
+    error = ProtocolViolation(1002, "continuation of no message")
+    assert (error.code, error.reason) == (1002, "continuation of no message")
+    assert str(error) == "continuation of no message (1002)"
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionEnded(INFO), ConnectionLost(INFO), ProtocolViolation(1002, "why")]
+)
+def test_errors_survive_pickling(error: Exception) -> None:
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    assert type(again) is type(error)
+    assert vars(again) == vars(error)
+    assert str(again) == str(error)
