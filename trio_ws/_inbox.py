@@ -3,8 +3,9 @@
 The reading task puts parts in; one task at a time takes whole messages, or the parts
 of one, out. Two things bound it:
 
-* once ``limit`` bytes are unread the inbox is *full* and the reading task pauses.
-  It goes on when somebody waits for the end of a message that is not yet complete:
+* once ``limit`` bytes are unread the inbox is *full* and the reading task pauses. For
+  that each message counts for more than its bytes, lest empty ones come without end.
+  Reading goes on when somebody waits for the end of a message that is not yet complete:
   such a message may take up to ``Options.max_message_size``;
 * pieces of an unfinished message are joined like the digits of a binary counter, so
   that a message that comes a byte at a time costs O(n log n) and not an object a byte.
@@ -14,10 +15,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from ._messages import Data, MessagePart
+
+OVERHEAD: Final = 64
+"""What an unread message counts for besides its bytes: a tuple of 56, and a place in a deque."""
 
 
 class Inbox:
@@ -47,7 +52,8 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether reading should pause."""
-        return self.size >= self._limit and not self._whole_wanted and self._end is None
+        held = self.size + OVERHEAD * len(self._messages)
+        return held >= self._limit and not self._whole_wanted and self._end is None
 
     @property
     def unread_messages(self) -> int:
@@ -64,18 +70,26 @@ class Inbox:
             self._messages.append((part.data, part.size))
         else:
             self._add_piece(part)
-        self._news.unpark()
+        if self._messages:
+            self._whole_wanted = False  # here it is; what comes behind it has to wait
+        if not self._whole_wanted:
+            self._news.unpark()
 
     def _add_piece(self, part: MessagePart) -> None:
         pieces = self._pieces
         pieces.append(part.data)
         self._pieces_size += part.size
-        while len(pieces) > 1 and (part.final or len(pieces[-2]) <= len(pieces[-1])):
+        if part.final:
+            self._messages.append(self._take_pieces())
+            return
+        while len(pieces) > 1 and len(pieces[-2]) <= len(pieces[-1]):
             tail = pieces.pop()
             pieces[-1] += tail  # type: ignore[operator]  # a message is all text or all binary
-        if part.final:
-            self._messages.append((pieces.pop(), self._pieces_size))
-            self._pieces_size = 0
+
+    def _take_pieces(self) -> tuple[Data, int]:
+        pieces, self._pieces = self._pieces, []
+        size, self._pieces_size = self._pieces_size, 0
+        return type(pieces[0])().join(pieces), size  # type: ignore[arg-type]  # likewise
 
     async def wait_not_full(self) -> None:
         """Return once reading may go on."""
@@ -129,15 +143,10 @@ class Inbox:
         await trio.lowlevel.checkpoint()
         while not (self._messages or self._pieces):
             await self._wait(whole=False)
-        if self._messages:
-            data, size = self._messages.popleft()
-            part = MessagePart(data, size, final=True)
-        else:
-            part = MessagePart(_join(self._pieces), self._pieces_size, final=False)
-            self._pieces.clear()
-            self._pieces_size = 0
-        self._taken(part.size)
-        return part
+        final = bool(self._messages)
+        data, size = self._messages.popleft() if final else self._take_pieces()
+        self._taken(size)
+        return MessagePart(data, size, final)
 
     def skip(self) -> None:
         """Drop the rest of the message that `get_part` has begun."""
@@ -166,7 +175,3 @@ class Inbox:
         self.size -= size
         if not self.full:
             self._room.unpark()
-
-
-def _join(pieces: list[Data]) -> Data:
-    return type(pieces[0])().join(pieces)  # type: ignore[arg-type]  # all text or all binary
