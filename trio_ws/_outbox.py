@@ -9,10 +9,10 @@ Three lanes lead to the one task that writes::
 A Ping or a Pong goes out between two frames of the data lane, whatever waits there.
 The Close goes last, behind what ``send()`` has taken.
 
-Whoever sends holds the *turn*: a fair lock, so that messages keep their order and
-nothing gets between the parts of a message. With the turn it waits for room: until
-fewer than ``limit`` bytes are queued. Then the whole message is queued at once. Hence
-cancelling a send takes back all of it or nothing.
+Whoever sends has the *turn*: turns are taken in the order of asking, so that messages
+keep theirs and nothing gets between the parts of a message. With the turn it waits for
+room: until fewer than ``limit`` bytes are queued. Then the whole message is queued at
+once. Hence cancelling a send takes back all of it or nothing.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Outbox:
         self._leaving: list[Callable[[], None]] = []
         self._batch_size = 0
         self._refusal: Callable[[], Exception] | None = None
-        self._turn = trio.Lock()
-        self._room = trio.lowlevel.ParkingLot()  # at most one task: who has the turn
+        self._turn: trio.lowlevel.Task | None = None  # who has it
+        self._next = trio.lowlevel.ParkingLot()  # who waits for it
+        self._room = trio.lowlevel.ParkingLot()  # who has it, and waits for room
         self._work = trio.lowlevel.ParkingLot()  # the writing task
         self.feeders: list[Callable[[], None]] = []
         """Called when there may be room: by rooms, for members who are behind."""
@@ -65,30 +66,40 @@ class Outbox:
     @property
     def waiting_senders(self) -> int:
         """Tasks that wait for their turn or for room."""
-        return self._turn.statistics().tasks_waiting + len(self._room)
+        return len(self._next) + len(self._room)
 
     async def take_turn(self) -> None:
         """Wait until it is the caller's turn and there is room."""
         self.check()
-        try:
-            self._turn.acquire_nowait()
-        except trio.WouldBlock:
-            await self._turn.acquire()
+        task = trio.lowlevel.current_task()
+        if self._turn is None:
+            self._turn = task
+        elif self._turn is task:
+            raise RuntimeError(
+                "a task that is in open_message() cannot send another message: it would wait "
+                "for itself"
+            )
+        else:
+            await self._next.park()  # woken by `_pass_turn`; or by `refuse`: no turns any more
         try:
             await self.wait_room()
         except BaseException:
-            self._turn.release()
+            self._pass_turn()
             raise
 
     def has_room(self) -> bool:
         """Whether a message may be queued this instant, past nobody who waits."""
         self.check()
-        return self.size < self._limit and not self._turn.locked()
+        return self.size < self._limit and self._turn is None
 
     def end_turn(self) -> None:
         """Let the next sender go on."""
-        self._turn.release()
+        self._pass_turn()
         self._feed()
+
+    def _pass_turn(self) -> None:
+        woken = self._next.unpark()
+        self._turn = woken[0] if woken else None
 
     def _feed(self) -> None:
         for feed in tuple(self.feeders):
@@ -131,7 +142,8 @@ class Outbox:
     def refuse(self, make_error: Callable[[], Exception]) -> None:
         """Let every sender, present and future, fail with ``make_error``."""
         self._refusal = make_error
-        self._room.unpark()
+        self._room.unpark_all()
+        self._next.unpark_all()
 
     def discard(self) -> None:
         """Drop everything that has not begun to leave."""
@@ -174,5 +186,5 @@ class Outbox:
         for left in leaving:
             left()
         if self.size < self._limit:
-            self._room.unpark()
+            self._room.unpark_all()
             self._feed()
