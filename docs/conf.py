@@ -1,0 +1,145 @@
+"""How the docs are built: see ``nox -s docs``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pkgutil
+import re
+from importlib.metadata import metadata
+from typing import TYPE_CHECKING, Any
+
+import trio_ws
+from sphinx.pycode import ModuleAnalyzer
+
+if TYPE_CHECKING:
+    from docutils import nodes
+    from sphinx.addnodes import pending_xref
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+project = "trio_ws"
+author = "The trio_ws contributors"
+copyright = f"2026, {author}"
+version = release = metadata("trio-ws")["Version"]
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinxcontrib_trio",
+]
+nitpicky = True
+default_role = "py:obj"
+exclude_patterns = ["_build", "newsfragments"]
+
+html_theme = "furo"
+html_title = f"trio_ws {release}"
+
+# As reference/ reads: what receives comes before what sends, as in the source.
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True  # Options(), and not every field of it
+
+# A snippet that hangs says where, and ends the build.
+doctest_global_setup = """
+import faulthandler, trio, trio_ws
+faulthandler.dump_traceback_later(60, exit=True)
+"""
+
+if os.environ.get("READTHEDOCS"):  # links into other projects' docs take a network
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "trio": ("https://trio.readthedocs.io/en/stable", None),
+        "multidict": ("https://multidict.aio-libs.org/en/stable", None),
+    }
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", _find_attribute_docs)
+    app.connect("autodoc-process-docstring", _mark_up)
+    app.connect("autodoc-process-signature", _hide_what_is_ours)
+    app.connect("missing-reference", _check_other_name)
+
+
+def _find_attribute_docs(_: Sphinx) -> None:
+    """Let autodoc find the docstrings of attributes.
+
+    It reads them from the source of an object's ``__module__``. Public objects call
+    themselves ``trio_ws``, and their source is elsewhere.
+    """
+    public = ModuleAnalyzer.for_module("trio_ws")
+    public.analyze()
+    for module in pkgutil.walk_packages(trio_ws.__path__, "trio_ws."):
+        part = ModuleAnalyzer.for_module(module.name)
+        part.analyze()
+        public.attr_docs.update(part.attr_docs)
+        public.annotations.update(part.annotations)
+        public.finals.extend(part.finals)
+        public.overloads.update(part.overloads)
+        public.tagorder.update(
+            (name, order + len(public.tagorder)) for name, order in part.tagorder.items()
+        )
+
+
+def _mark_up(_: Sphinx, __: str, ___: str, ____: object, _____: object, lines: list[str]) -> None:
+    """Turn the house style of docstrings into markup."""
+    marked: list[str] = []
+    raising = False
+    for line in lines:
+        if re.fullmatch(r"Raises[^:]*:", line):
+            raising = True
+            marked += [f"**{line}**", ""]
+        elif raising and (item := re.match(r"  ([A-Z][\w.]*|trio\.\w+)((?:, \w+)*): ", line)):
+            names = ", ".join(f":exc:`{name}`" for name in (item[1] + item[2]).split(", "))
+            marked.append(f"* {names}: {line[item.end() :]}")
+        elif raising and re.match(r"  \w", line):
+            marked.append(f"* {line.strip()}")
+        elif raising and line:
+            marked.append(f"  {line.strip()}")
+        else:
+            raising = False
+            marked.append(re.sub(r"^(Raises|If cancelled|Concurrency): ", r"**\1:** ", line))
+    lines[:] = marked
+
+
+_MADE_BY_US = {"Request", "Server", "WebSocket", "WebSocketRequest"}
+
+
+def _hide_what_is_ours(  # the signature of the event
+    _: Sphinx, kind: str, name: str, *rest: Any
+) -> tuple[str, str] | None:
+    """Show no constructor where users get the object from us."""
+    return ("", "") if kind == "class" and name.rpartition(".")[2] in _MADE_BY_US else None
+
+
+def _check_other_name(
+    _: Sphinx, __: BuildEnvironment, node: pending_xref, content: nodes.Element
+) -> nodes.Element | None:
+    """Take a name without a link, if there is such a thing elsewhere.
+
+    That is a name of another project, or a type of ours that users need not name and that
+    stands in a signature. What is misspelt remains a warning, and so an error.
+    """
+    target = node.get("reftarget", "")
+    if target.startswith("trio_ws.") and "._" not in target:
+        return None
+    in_signature = node.get("reftype") == "class"
+    return content if _exists(target) or (in_signature and _is_imported(target)) else None
+
+
+def _exists(name: str) -> bool:
+    """Whether it can be imported, or is built in."""
+    for full_name in (name, f"builtins.{name}"):
+        with contextlib.suppress(ImportError, AttributeError, ValueError):
+            pkgutil.resolve_name(full_name)
+            return True
+    return False
+
+
+def _is_imported(name: str) -> bool:
+    """Whether a module of ours knows it by this name."""
+    modules = pkgutil.walk_packages(trio_ws.__path__, "trio_ws.")
+    return any(hasattr(importlib.import_module(module.name), name) for module in modules)
