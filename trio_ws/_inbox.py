@@ -73,7 +73,7 @@ class Inbox:
         if self._messages:
             self._whole_wanted = False  # here it is; what comes behind it has to wait
         if not self._whole_wanted:
-            self._news.unpark()
+            self._news.unpark_all()
 
     def _add_piece(self, part: MessagePart) -> None:
         pieces = self._pieces
@@ -102,8 +102,8 @@ class Inbox:
         ``on_drained`` is called when one has come back and is told.
         """
         self._end = make_error
-        self._news.unpark()
-        self._room.unpark()
+        self._news.unpark_all()
+        self._room.unpark_all()
 
     def discard(self) -> None:
         """Drop everything unread: nobody will ask for it."""
@@ -166,7 +166,7 @@ class Inbox:
             raise self._end()
         self._whole_wanted = whole
         try:
-            self._room.unpark()
+            self._room.unpark_all()
             await self._news.park()
         finally:
             self._whole_wanted = False
@@ -174,4 +174,4 @@ class Inbox:
     def _taken(self, size: int) -> None:
         self.size -= size
         if not self.full:
-            self._room.unpark()
+            self._room.unpark_all()

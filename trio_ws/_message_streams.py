@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import trio
 
@@ -30,11 +30,15 @@ class MessageSender:
         self._on_done = on_done
         self._text = text
         self._compressed = protocol.compresses_parts(compress)
+        self._open = False
         self._begun = False
 
-    async def __aenter__(self) -> MessageSender:
+    async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._outbox.take_turn()
+        self._open = True
+        self._begun = False
+        await trio.lowlevel.cancel_shielded_checkpoint()
         return self
 
     async def __aexit__(
@@ -43,6 +47,7 @@ class MessageSender:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._open = False
         try:
             if exc is None:
                 self._put("" if self._text else b"", final=True)
@@ -51,14 +56,16 @@ class MessageSender:
                 self._on_done(exc)
         finally:
             self._outbox.end_turn()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def send(self, chunk: Any) -> None:
         """Send the next piece: `str` if the message is text, else bytes-like.
 
         Raises:
           TypeError: the other kind; nothing was sent.
+          ValueError: the text holds lone surrogates; nothing was sent.
           ConnectionLost: the connection is over.
-          trio.ClosedResourceError: after ``aclose()``.
+          trio.ClosedResourceError: after ``aclose()``, or behind the block.
 
         If cancelled: this piece was not sent, not even in part.
 
@@ -70,6 +77,8 @@ class MessageSender:
             raise TypeError(f"this message is {kind}: a piece cannot be {type(chunk).__name__}")
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._outbox.wait_room()
+        if not self._open:
+            raise trio.ClosedResourceError("outside of: async with ws.open_message() as part")
         self._put(data, final=False)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -88,20 +97,22 @@ class MessageReceiver:
     def __init__(self, inbox: Inbox, on_begin: Callable[[], None]) -> None:
         self._inbox = inbox
         self._on_begin = on_begin
+        self._open = False
         self._next: MessagePart | None = None
         self._finished = False
         self.text = False
         """Whether the message is text; known once the block is entered."""
 
-    async def __aenter__(self) -> MessageReceiver:
+    async def __aenter__(self) -> Self:
         self._inbox.enter()
         try:
             self._next = await self._inbox.get_part()
         except BaseException:
             self._inbox.leave()
             raise
-        self.text = isinstance(self._next.data, str)
+        self._open = True
         self._finished = self._next.final
+        self.text = isinstance(self._next.data, str)
         self._on_begin()
         return self
 
@@ -113,21 +124,21 @@ class MessageReceiver:
     ) -> None:
         if not self._finished:
             self._inbox.skip()
+        self._open = False
         self._inbox.leave()
 
     def __aiter__(self) -> MessageReceiver:
         return self
 
     async def __anext__(self) -> str | bytes:
-        part, self._next = self._next, None
-        if part is None:
-            if self._finished:
-                await trio.lowlevel.checkpoint()
-                raise StopAsyncIteration
+        if not self._open:
+            raise trio.ClosedResourceError("outside of: async with ws.receive_message() as parts")
+        if self._next is not None or self._finished:
+            await trio.lowlevel.checkpoint()
+            part, self._next = self._next, None
+        else:
             part = await self._inbox.get_part()
             self._finished = part.final
-        else:
-            await trio.lowlevel.checkpoint()
-        if not part.data:  # only the last one can be empty
+        if part is None or not part.data:  # only the last one can be empty
             raise StopAsyncIteration
         return part.data
