@@ -191,12 +191,16 @@ def _modules() -> list[str]:
 
 
 def _own_tests_suffice(session: nox.Session, module: str) -> bool:
-    """Ask for the lines that were run at import, or by ``tests/**/test_<name>[_*].py``."""
+    """Ask for what ran at import, or by tests named ``test_<name>[_*].py`` or ``<name>/*.py``.
+
+    For a module of a subpackage the name is the subpackage's.
+    """
     parts = Path(module).with_suffix("").parts[1:]
     names = [part.strip("_") for part in parts if part != "__init__"] or ["exports"]
+    own = rf"(^|/)(test_{names[0]}(_\w+)?|{names[0]}/\w+)\.py$"
     output = session.run(
         *("coverage", "report", f"--include={module}", "--skip-empty", "--fail-under=0"),
-        *("--format=total", rf"--contexts=^$,(^|/)test_{names[0]}(_\w+)?\.py$"),
+        *("--format=total", f"--contexts=^$,{own}"),
         silent=True,
         success_codes=[0, 1],
     )

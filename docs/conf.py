@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import pkgutil
 import re
 from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any
 
-import trio_ws
 from sphinx.pycode import ModuleAnalyzer
+
+import trio_ws
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -116,30 +116,28 @@ def _hide_what_is_ours(  # the signature of the event
 
 
 def _check_other_name(
-    _: Sphinx, __: BuildEnvironment, node: pending_xref, content: nodes.Element
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element
 ) -> nodes.Element | None:
-    """Take a name without a link, if there is such a thing elsewhere.
+    """Take a name without a link, if there is such a thing.
 
-    That is a name of another project, or a type of ours that users need not name and that
-    stands in a signature. What is misspelt remains a warning, and so an error.
+    That is a name of another project, or one of ours that is not public: in a signature, or
+    in the docstring of a module. What is misspelt remains a warning, and so an error.
     """
     target = node.get("reftarget", "")
     if target.startswith("trio_ws.") and "._" not in target:
         return None
-    in_signature = node.get("reftype") == "class"
-    return content if _exists(target) or (in_signature and _is_imported(target)) else None
+    public = env.domains["py"].resolve_xref(
+        env, node["refdoc"], app.builder, "obj", f"trio_ws.{target}", node, content
+    )
+    return public or (content if _exists(target) else None)
 
 
 def _exists(name: str) -> bool:
-    """Whether it can be imported, or is built in."""
-    for full_name in (name, f"builtins.{name}"):
+    """Whether it can be imported, is built in, or is known to a module of ours."""
+    modules = pkgutil.walk_packages(trio_ws.__path__, "trio_ws.")
+    places = ["builtins", "trio_ws", *(module.name for module in modules)]
+    for full_name in (name, *(f"{place}:{name}" for place in places)):
         with contextlib.suppress(ImportError, AttributeError, ValueError):
             pkgutil.resolve_name(full_name)
             return True
     return False
-
-
-def _is_imported(name: str) -> bool:
-    """Whether a module of ours knows it by this name."""
-    modules = pkgutil.walk_packages(trio_ws.__path__, "trio_ws.")
-    return any(hasattr(importlib.import_module(module.name), name) for module in modules)
