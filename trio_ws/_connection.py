@@ -190,7 +190,8 @@ class Connection:
         self._lose(self._failure or "given up", None)
         self.outbox.discard()
         self._writing.cancel()
-        await trio.aclose_forcefully(self._stream)
+        with trio.CancelScope(shield=True):  # a block that is cancelled in this very moment
+            await trio.aclose_forcefully(self._stream)
         self.over.set()
         if self.nurseries:
             await self._wait_for_consumer(patient=True)
