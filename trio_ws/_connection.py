@@ -43,7 +43,7 @@ from typing import Final
 import attrs
 import trio
 
-from ._errors import ConnectionEnded, ConnectionLost, ProtocolViolation
+from ._errors import ConnectionClosed, ConnectionEnded, ConnectionLost, ProtocolViolation
 from ._inbox import Inbox
 from ._linked_nursery import LinkedNursery
 from ._messages import (
@@ -66,6 +66,10 @@ logger: Final = logging.getLogger("trio_ws")
 WRITE_SLICE: Final = 16 * KIB
 """Bytes handed at a time to a stream that is no socket, so that ``write_timeout`` sees
 progress: the size of a TLS record (RFC 8446, section 5.1)."""
+
+TURN: Final = 64
+"""Events, and KiB of messages, that are handled in a row before other tasks get their turn.
+64 KiB of empty pings are 10,000 events of 8 µs each: nobody else shall wait for all of them."""
 
 READY_STEPS: Final = 10
 """Schedule points that tasks which are ready to run get, at the end, to reach their first
@@ -105,6 +109,8 @@ class Connection:
         self.latency: float | None = None
         self.info: CloseInfo | None = None
         self.over = trio.Event()
+        self.tasks: trio.Nursery | None = None
+        """Where the connection's tasks run; set by `Session`."""
         self.last_received = trio.current_time()
         self.reading_since: float | None = self.last_received
         """Since when reading goes on; `None` while it is paused."""
@@ -115,7 +121,8 @@ class Connection:
         self._reading = trio.CancelScope(shield=True)
         self._writing = trio.CancelScope(shield=True)
         self._cause: BaseException | None = None
-        self._failure = ""  # why nothing can be written any more
+        self._failure: CloseInfo | None = None  # why nothing can be written any more
+        self._told: list[CloseInfo] = []  # all that errors of this connection may carry
         self._ended_at = math.inf
         self._answered = False  # our Close is queued, or will never be
         self._done = False  # nothing that the peer still says matters
@@ -147,9 +154,10 @@ class Connection:
         self.outbox.put_ping(self.protocol.ping(payload), lambda: _set_left(ping))
         return ping
 
-    def forget_ping(self, payload: bytes) -> None:
+    def forget_ping(self, payload: bytes, ping: Ping) -> None:
         """Stop waiting for a Pong."""
-        self.pings.pop(payload, None)
+        if self.pings.get(payload) is ping:  # another may have followed
+            del self.pings[payload]
 
     # Closing...
 
@@ -160,8 +168,8 @@ class Connection:
         `trio.ClosedResourceError`. Anybody else hears `ConnectionLost`.
         """
         if self.info is None:
-            failed = CloseInfo(CloseCode.ABNORMAL, self._failure, "lost", clean=False)
-            self.info = failed if self._failure else CloseInfo(int(code), reason, "local", False)
+            local = CloseInfo(int(code), reason, "local", clean=False)
+            self._conclude(self._failure or local)
         self._leaving = True
         if by_user:
             self._closed_here = True
@@ -179,6 +187,34 @@ class Connection:
         """End TCP now, whatever is still to be said."""
         self._reading.cancel()
 
+    # Nurseries...
+
+    def watch(self, linked: LinkedNursery) -> None:
+        """Take over a nursery that was opened when the connection had ended already."""
+        if self.tasks is None or not self.inbox.unread_messages:
+            linked.cancel()
+        else:
+            self.tasks.start_soon(self._cancel_in_time, linked)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _cancel_in_time(self, linked: LinkedNursery) -> None:
+        with trio.move_on_after(self.options.close_grace, shield=True):
+            for _ in range(READY_STEPS):
+                await trio.lowlevel.checkpoint()
+            if linked.consuming:
+                await self._drained.wait()
+        linked.cancel()
+
+    def hangs_on_us(self, task: trio.lowlevel.Task) -> bool:
+        """Whether a task is cancelled when the connection ends."""
+        return any(linked.contains(task) for linked in self.nurseries)
+
+    def caused(self, error: BaseException) -> bool:
+        """Whether an exception says that this connection is over."""
+        return isinstance(error, ConnectionClosed) and any(
+            error.info is known for known in self._told
+        )
+
     # The reading task...
 
     @trio.lowlevel.enable_ki_protection
@@ -187,11 +223,11 @@ class Connection:
         with self._reading:
             if await self._guard(self._read_frames):
                 await self._guard(self._part)
-        self._lose(self._failure or "given up", None)
+        self._lose("given up", None)
         self.outbox.discard()
         self._writing.cancel()
         with trio.CancelScope(shield=True):  # a block that is cancelled in this very moment
-            await trio.aclose_forcefully(self._stream)
+            await self._guard(self._end_tcp)
         self.over.set()
         if self.nurseries:
             await self._wait_for_consumer(patient=True)
@@ -208,10 +244,15 @@ class Connection:
             self._lose(f"failed inside: {exc!r}", exc)
         return False
 
+    async def _end_tcp(self) -> bool:
+        await trio.aclose_forcefully(self._stream)
+        return True
+
     async def _read_frames(self) -> bool:
         """Read until nothing more matters; return whether there is a goodbye to say."""
         while True:
-            self._dispatch()
+            while self._dispatch():
+                await trio.lowlevel.checkpoint()
             if self._done:
                 return True
             if self.inbox.full:
@@ -227,12 +268,14 @@ class Connection:
             self.bytes_received += len(data)
             self.protocol.receive_data(bytes(data))
 
-    def _dispatch(self) -> None:
-        """Handle what has come, until more bytes or more room are needed."""
+    def _dispatch(self) -> bool:
+        """Handle what has come; return whether there may be more to handle at once."""
+        turn = TURN
         while not self.inbox.full and (event := self.protocol.next_event()) is not None:
             if isinstance(event, MessagePart):
                 if self.info is None:
                     self.inbox.put(event)
+                turn -= event.size // KIB
             elif isinstance(event, PingReceived):
                 self.outbox.put_pong(partial(self.protocol.pong, event.payload))
             elif isinstance(event, PongReceived):
@@ -241,6 +284,10 @@ class Connection:
                 self._on_close(event)
             else:
                 self._on_violation(event)
+            turn -= 1
+            if turn <= 0:
+                return True
+        return False
 
     def _match_pong(self, payload: bytes) -> None:
         """A Pong answers its Ping and all before it (RFC 6455, section 5.5.3)."""
@@ -257,9 +304,9 @@ class Connection:
     def _on_close(self, event: CloseReceived) -> None:
         self._done = True
         if self.info is not None:
-            self.info = attrs.evolve(self.info, clean=True)
+            self._conclude(attrs.evolve(self.info, clean=self._failure is None))
             return
-        self.info = CloseInfo(event.code, event.reason, "remote", clean=True)
+        self._conclude(CloseInfo(event.code, event.reason, "remote", clean=True))
         if not self.inbox.unread_messages:
             self._queue_close()
         self._announce_end()
@@ -268,18 +315,23 @@ class Connection:
         self._done = True
         if self.info is None:
             self._cause = ProtocolViolation(event.code, event.reason)
-            self.info = CloseInfo(event.code, event.reason, "local", clean=False)
+            self._conclude(CloseInfo(event.code, event.reason, "local", clean=False))
             if not self.inbox.unread_messages:
                 self._queue_close()
             self._announce_end()
 
     # The end...
 
+    def _conclude(self, info: CloseInfo) -> None:
+        """Know how it ended."""
+        self.info = info
+        self._told.append(info)
+
     def _lose(self, reason: str, cause: BaseException | None) -> None:
         """The connection ends without a goodbye."""
         if self.info is None:
-            self._cause = cause
-            self.info = CloseInfo(CloseCode.ABNORMAL, reason, "lost", clean=False)
+            self._cause = self._cause or cause
+            self._conclude(self._failure or _lost(reason))
             self._answered = True
             self._announce_end()
 
@@ -354,7 +406,8 @@ class Connection:
     def sender_error(self) -> Exception:
         if self._closed_here:
             return trio.ClosedResourceError("this side has closed the WebSocket")
-        info = self.info or CloseInfo(CloseCode.ABNORMAL, self._failure, "lost", clean=False)
+        info = self.info or self._failure
+        assert info is not None
         error = ConnectionLost(info)
         error.__cause__ = self._cause
         return error
@@ -394,7 +447,8 @@ class Connection:
         """Nobody can send any more; the reading task finds out how it ended, in time."""
         if not isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError, OSError)):
             logger.error("websocket %s: failed inside", self.id, exc_info=exc)
-        self._failure = f"writing failed: {exc.__cause__ or exc}"
+        self._failure = _lost(f"writing failed: {exc.__cause__ or exc}")
+        self._told.append(self._failure)
         self._cause = self._cause or exc
         self._answered = True
         self.outbox.discard()
@@ -405,6 +459,10 @@ class Connection:
 def new_id() -> str:
     """Return a name for a connection: 64 random bits, as 16 hexadecimal digits."""
     return secrets.token_hex(8)
+
+
+def _lost(reason: str) -> CloseInfo:
+    return CloseInfo(CloseCode.ABNORMAL, reason, "lost", clean=False)
 
 
 def _set_left(ping: Ping) -> None:
