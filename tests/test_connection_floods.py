@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from _helpers import PING, PONG, memory_streams, session
+from _helpers import PING, memory_streams, session
 from wsproto.events import Pong
 
 from trio_ws._connection import TURN
