@@ -29,7 +29,7 @@ async def run_keepalive(connection: Connection) -> None:
         if not await _lives(connection, ping, received):
             timeout = connection.options.ping_timeout
             connection.give_up(f"keepalive: nothing came for {timeout} s after a ping")
-        connection.forget_ping(payload)
+        connection.forget_ping(payload, ping)
         await trio.sleep_until(max(connection.last_received, ping.left_at) + interval)
 
 

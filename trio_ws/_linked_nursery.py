@@ -2,68 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
+from typing import Protocol
 
 import trio
 
-from ._errors import ConnectionClosed
 from ._inbox import Inbox
 from ._messages import CloseInfo
 
 
+class Owner(Protocol):
+    """What a nursery has to know of its connection."""
+
+    inbox: Inbox
+    info: CloseInfo | None
+    nurseries: list[LinkedNursery]
+
+    def watch(self, linked: LinkedNursery) -> None:
+        """Take over a nursery that was opened when the connection had ended already."""
+
+    def caused(self, error: BaseException) -> bool:
+        """Whether an exception says that the connection is over."""
+
+
 class LinkedNursery:
-    """The ``async with`` of `WebSocket.open_nursery`; ``registry`` is the connection's list."""
+    """The ``async with`` of `WebSocket.open_nursery`."""
 
-    def __init__(
-        self,
-        registry: list[LinkedNursery],
-        inbox: Inbox,
-        get_info: Callable[[], CloseInfo | None],
-    ) -> None:
-        self._registry = registry
-        self._inbox = inbox
-        self._get_info = get_info
-        self._manager = trio.open_nursery()
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        # Groups even where trio was told to do without: only those can be taken apart.
+        self._manager = trio.open_nursery(strict_exception_groups=True)
         self._visits = 0
+        self._leaving = False
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> trio.Nursery:
+        await trio.lowlevel.checkpoint()
         self._nursery = await self._manager.__aenter__()
-        self._visits = self._inbox.visits
-        self._registry.append(self)
-        if self._get_info() is not None and not self._inbox.unread_messages:
-            self.cancel()
+        self._visits = self._owner.inbox.visits
+        self._owner.nurseries.append(self)
+        if self._owner.info is not None:
+            self._owner.watch(self)
         return self._nursery
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         etype: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        rest: BaseExceptionGroup[BaseException] | None
+        self._leaving = True
         try:
             return bool(await self._manager.__aexit__(etype, exc, traceback))
         except BaseExceptionGroup as group:
-            rest = group.split(self._means_the_end)[1]
+            rest = group.split(self._owner.caused)[1]
+            if rest is None:
+                return True
+            if rest is group:
+                raise
+            context = rest.__context__
+            try:
+                raise rest
+            finally:
+                rest.__context__ = context
         finally:
-            self._registry.remove(self)
-        if rest is None:
+            self._owner.nurseries.remove(self)
+
+    def contains(self, task: trio.lowlevel.Task) -> bool:
+        """Whether a task is in the block, or was started in the nursery or below it."""
+        opener = self._nursery.parent_task
+        opened = opener.child_nurseries
+        inside = opened[opened.index(self._nursery) :]  # this one, and those in its block
+        if task is opener:
             return True
-        raise rest
+        while (nursery := task.parent_nursery) is not None:
+            if nursery in inside:
+                return True
+            task = nursery.parent_task
+        return False
 
     @property
     def consuming(self) -> bool:
         """Whether one of its tasks has received, and may come back for more."""
-        task = self._inbox.consumer
-        if task is None or self._inbox.visits == self._visits:
+        task = self._owner.inbox.consumer
+        if task is None or self._owner.inbox.visits == self._visits or not self.contains(task):
             return False
-        return getattr(task.coro, "cr_frame", None) is not None  # the task has not returned
+        if task is self._nursery.parent_task:
+            return not self._leaving
+        return task.parent_nursery is not None and task in task.parent_nursery.child_tasks
 
     def cancel(self) -> None:
         """Cancel its tasks, and say why."""
-        self._nursery.cancel_scope.cancel(reason=f"the WebSocket was {self._get_info()}")
-
-    def _means_the_end(self, exc: BaseException) -> bool:
-        """Whether this is but another way of being cancelled by the end of the connection."""
-        return isinstance(exc, ConnectionClosed) and exc.info == self._get_info()
+        self._nursery.cancel_scope.cancel(reason=f"the WebSocket was {self._owner.info}")

@@ -72,16 +72,19 @@ class Outbox:
         """Wait until it is the caller's turn and there is room."""
         self.check()
         task = trio.lowlevel.current_task()
-        if self._turn is None:
-            self._turn = task
-        elif self._turn is task:
+        if self._turn is task:
             raise RuntimeError(
                 "a task that is in open_message() cannot send another message: it would wait "
                 "for itself"
             )
-        else:
+        has_to_wait = self._turn is not None
+        if has_to_wait:
             await self._next.park()  # woken by `_pass_turn`; or by `refuse`: no turns any more
+        else:
+            self._turn = task
         try:
+            if has_to_wait:
+                await trio.lowlevel.checkpoint_if_cancelled()  # as in `wait_room`
             await self.wait_room()
         except BaseException:
             self._pass_turn()

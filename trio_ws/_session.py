@@ -57,7 +57,7 @@ class Session:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
         connection = self._connection
-        self._nursery = await self._manager.__aenter__()
+        self._nursery = connection.tasks = await self._manager.__aenter__()
         self._nursery.start_soon(connection.run_reader, name=f"reader of {connection.id}")
         self._nursery.start_soon(connection.run_writer, name=f"writer of {connection.id}")
         if connection.options.ping_interval != math.inf:

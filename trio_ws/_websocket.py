@@ -255,7 +255,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         try:
             await ping.over.wait()
         finally:
-            self._connection.forget_ping(content)
+            self._connection.forget_ping(content, ping)
         if ping.round_trip is None:
             raise self._connection.sender_error()
         return ping.round_trip
@@ -277,13 +277,19 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         Concurrency: any number of tasks; the first one's code is sent.
         """
         check_close(code, reason)
-        self._connection.begin_close(code, reason, by_user=True)
+        connection = self._connection
+        deadline = trio.current_effective_deadline()
+        connection.begin_close(code, reason, by_user=True)
+        if connection.hangs_on_us(trio.lowlevel.current_task()):
+            # Just cancelled, by ourselves: that shall not cut the goodbye short.
+            with trio.CancelScope(shield=True, deadline=deadline):
+                await connection.over.wait()
         try:
-            await self._connection.over.wait()
+            await connection.over.wait()
         except trio.Cancelled:
-            self._connection.abort()
+            connection.abort()
             with trio.CancelScope(shield=True):
-                await self._connection.over.wait()
+                await connection.over.wait()
             raise
 
     async def wait_closed(self) -> CloseInfo:
@@ -314,7 +320,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
 
         Concurrency: any number of them, also nested.
         """
-        return LinkedNursery(self._connection.nurseries, self._inbox, lambda: self.close_info)
+        return LinkedNursery(self._connection)
 
 
 def _check_ping(payload: Any) -> bytes:
