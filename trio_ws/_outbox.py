@@ -147,6 +147,7 @@ class Outbox:
         self._refusal = make_error
         self._room.unpark_all()
         self._next.unpark_all()
+        self._feed()  # those who are behind must not wait for room that never comes
 
     def discard(self) -> None:
         """Drop everything that has not begun to leave."""
