@@ -18,7 +18,15 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False  # "coverage" has its own opinion
-nox.options.sessions = ["lint", "typing", "docs", "tests", "coverage", "own_coverage"]
+nox.options.sessions = [
+    "lint",
+    "typing",
+    "docs",
+    "tests",
+    "lowest",
+    "coverage",
+    "own_coverage",
+]
 
 
 def _put_pyenv_on_path() -> None:
@@ -151,6 +159,14 @@ def tests(session: nox.Session) -> None:
 
 def _coverage_data(python: str) -> list[Path]:
     return list(ROOT.glob(f".coverage.{python}.*"))
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the oldest dependencies that pyproject.toml allows."""
+    oldest = [each.replace(">=", "==") for each in PYPROJECT["project"]["dependencies"]]
+    session.install(*nox.project.dependency_groups(PYPROJECT, "test"), *oldest, ".")
+    session.run("pytest", *session.posargs)
 
 
 @nox.session
