@@ -190,7 +190,7 @@ class Connection:
     # Nurseries...
 
     def watch(self, linked: LinkedNursery) -> None:
-        """Take over a nursery that was opened when the connection had ended already."""
+        """Cancel a nursery in time: it was opened, or its block left, after the end."""
         if self.tasks is None or not self.inbox.unread_messages:
             linked.cancel()
         else:

@@ -19,7 +19,7 @@ class Owner(Protocol):
     nurseries: list[LinkedNursery]
 
     def watch(self, linked: LinkedNursery) -> None:
-        """Take over a nursery that was opened when the connection had ended already."""
+        """Cancel a nursery in time, now that the connection has ended."""
 
     def caused(self, error: BaseException) -> bool:
         """Whether an exception says that the connection is over."""
@@ -53,14 +53,14 @@ class LinkedNursery:
         traceback: TracebackType | None,
     ) -> bool:
         self._leaving = True
+        if self._owner.info is not None and not self.consuming:
+            self._owner.watch(self)
         try:
             return bool(await self._manager.__aexit__(etype, exc, traceback))
         except BaseExceptionGroup as group:
             rest = group.split(self._owner.caused)[1]
             if rest is None:
                 return True
-            if rest is group:
-                raise
             context = rest.__context__
             try:
                 raise rest
@@ -73,6 +73,8 @@ class LinkedNursery:
         """Whether a task is in the block, or was started in the nursery or below it."""
         opener = self._nursery.parent_task
         opened = opener.child_nurseries
+        if self._nursery not in opened:
+            return False  # it has been closed meanwhile
         inside = opened[opened.index(self._nursery) :]  # this one, and those in its block
         if task is opener:
             return True

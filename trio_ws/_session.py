@@ -75,8 +75,10 @@ class Session:
         code = CloseCode.NORMAL if exc is None else close_code_for(exc)
         self._connection.begin_close(code, "", by_user=True)
         self._keepalive.cancel()
-        await self._connection.over.wait()
-        await self._manager.__aexit__(None, None, None)
+        try:
+            await self._connection.over.wait()
+        finally:  # even if one of the tasks, against all promises, has failed
+            await self._manager.__aexit__(None, None, None)
 
     @trio.lowlevel.enable_ki_protection
     async def _run_keepalive(self) -> None:
