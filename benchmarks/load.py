@@ -1,0 +1,253 @@
+"""The load: pre-built frames over plain sockets, in one process on a core of its own.
+
+What comes back is counted by frame headers alone, so that a message costs the load a
+fraction of what it costs the server. Every message is counted, and the first of each
+connection is checked byte by byte (through zlib if it is compressed).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import select
+import socket
+import ssl
+import time
+import zlib
+from collections.abc import Callable, Iterator
+
+READ = 256 * 1024
+
+
+def frame(payload: bytes, opcode: int, *, rsv1: bool = False) -> bytes:
+    """Return a client's frame with a mask of zeros, which costs the server as much as any."""
+    first = 0x80 | (0x40 if rsv1 else 0) | opcode
+    size = len(payload)
+    if size < 126:
+        head = bytes([first, 0x80 | size])
+    elif size < 65536:
+        head = bytes([first, 0x80 | 126]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([first, 0x80 | 127]) + size.to_bytes(8, "big")
+    key = b"\x5a\xa5\x3c\xc3"
+    stream = (key * (size // 4 + 1))[:size]
+    masked = int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")
+    return head + key + masked.to_bytes(size, "big")
+
+
+def compress(payload: bytes) -> bytes:
+    """Return a payload as permessage-deflate sends it."""
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -12, 5)
+    return (deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+class Client:
+    """One connection; `received` counts whole messages."""
+
+    def __init__(self, port: int, *, deflate: bool = False, tls: ssl.SSLContext | None = None):
+        sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            sock = tls.wrap_socket(sock, server_hostname="localhost")
+        self.sock = sock
+        self.received = 0
+        self._first: bytearray | None = bytearray()
+        self._compressed = False
+        self._left = 0
+        self._fin = False
+        self._head = b""
+        self._shake_hands(deflate)
+        sock.setblocking(False)
+
+    def _shake_hands(self, deflate: bool) -> None:
+        lines = [
+            "GET / HTTP/1.1",
+            "Host: 127.0.0.1",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        ]
+        if deflate:
+            lines.append(
+                "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; "
+                "client_no_context_takeover"
+            )
+        self.sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            data = self.sock.recv(4096)
+            assert data, "the server hung up"
+            answer += data
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        assert b" 101 " in head, head
+        assert deflate == (b"permessage-deflate" in head), head
+        self.feed(rest)
+
+    def feed(self, data: bytes) -> None:
+        """Count the messages in what has come."""
+        data = self._head + data
+        at, end = 0, len(data)
+        while at < end:
+            if not self._left:
+                if end - at < 2:
+                    break
+                length, size = data[at + 1] & 0x7F, 2
+                if length == 126:
+                    size = 4
+                elif length == 127:
+                    size = 10
+                if end - at < size:
+                    break
+                if size > 2:
+                    length = int.from_bytes(data[at + 2 : at + size], "big")
+                opcode = data[at] & 15
+                assert opcode < 3, f"unexpected opcode {opcode}"
+                self._fin = bool(data[at] & 0x80)
+                self._compressed |= bool(data[at] & 0x40)
+                self._left = length
+                if data[at + 1] & 0x80:  # only who sends our own bytes back masks them
+                    self._left += 4
+                    self._first = None
+                at += size
+            taken = min(self._left, end - at)
+            if self._first is not None:
+                self._first += data[at : at + taken]
+            at += taken
+            self._left -= taken
+            if not self._left and self._fin:
+                self.received += 1
+        self._head = data[at:] if at < end else b""
+
+    def check(self, payload: bytes) -> None:
+        """Compare the first message with what it should be."""
+        if self._first is None:
+            return
+        got = bytes(self._first)
+        if self._compressed:
+            inflater = zlib.decompressobj(-15)
+            got = inflater.decompress(got + b"\x00\x00\xff\xff")
+        assert got == payload, f"{got[:60]!r}... instead of {payload[:60]!r}..."
+        self._first = None
+
+
+def first_exchange(clients: list[Client], request: bytes, payload: bytes) -> None:
+    """Send one message on each connection and check what comes back."""
+    for client in clients:
+        client.sock.settimeout(30)
+        client.sock.sendall(request)
+        before = client.received
+        while client.received == before:
+            data = client.sock.recv(READ)
+            assert data, "the server hung up"
+            client.feed(data)
+        client.check(payload)
+        client.sock.setblocking(False)
+
+
+def echo(
+    clients: list[Client], request: bytes, depth: int, total: int
+) -> tuple[float, list[float]]:
+    """Keep ``depth`` messages in flight on each connection; return seconds and round trips."""
+    by_fd = {client.sock.fileno(): client for client in clients}
+    poll = select.epoll()
+    for fd in by_fd:
+        poll.register(fd, select.EPOLLIN)
+    goal = total // len(clients)
+    sent = {fd: 0 for fd in by_fd}
+    base = {fd: client.received for fd, client in by_fd.items()}
+    backlog: dict[int, memoryview] = {}
+    began: dict[int, float] = {}
+    trips: list[float] = []
+
+    def push(fd: int, count: int) -> None:
+        count = min(count, goal - sent[fd])
+        if count <= 0:
+            return
+        sent[fd] += count
+        data = request * count if count > 1 else request
+        if fd in backlog:
+            backlog[fd] = memoryview(bytes(backlog[fd]) + data)
+            return
+        try:
+            taken = by_fd[fd].sock.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            taken = 0
+        if taken < len(data):
+            backlog[fd] = memoryview(data)[taken:]
+            poll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def flush(fd: int) -> None:
+        rest = backlog[fd]
+        try:
+            rest = rest[by_fd[fd].sock.send(rest) :]
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            return
+        if rest:
+            backlog[fd] = rest
+        else:
+            del backlog[fd]
+            poll.modify(fd, select.EPOLLIN)
+
+    start = time.perf_counter()
+    for fd in by_fd:
+        began[fd] = time.perf_counter()
+        push(fd, depth)
+    open_fds = set(by_fd)
+    while open_fds:
+        events = poll.poll(30)
+        assert events, "nothing came for 30 s"
+        for fd, mask in events:
+            if mask & select.EPOLLOUT and fd in backlog:
+                flush(fd)
+            if not mask & ~select.EPOLLOUT:
+                continue
+            client = by_fd[fd]
+            before = client.received
+            for data in _available(client.sock):
+                client.feed(data)
+            got = client.received - before
+            if got:
+                now = time.perf_counter()
+                if depth == 1:
+                    trips.append(now - began[fd])
+                    began[fd] = now
+                push(fd, got)
+                if client.received - base[fd] >= goal:
+                    open_fds.discard(fd)
+    poll.close()
+    return time.perf_counter() - start, trips
+
+
+def _available(sock: socket.socket) -> Iterator[bytes]:
+    try:
+        data = sock.recv(READ)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return
+    assert data, "the server hung up"
+    yield data
+    while isinstance(sock, ssl.SSLSocket) and sock.pending():
+        yield sock.recv(READ)
+
+
+def listen(clients: list[Client], goal: int, trigger: Callable[[], None]) -> float:
+    """Wait until each connection has received ``goal`` further messages; return seconds."""
+    by_fd = {client.sock.fileno(): client for client in clients}
+    base = {fd: client.received for fd, client in by_fd.items()}
+    poll = select.epoll()
+    for fd in by_fd:
+        poll.register(fd, select.EPOLLIN)
+    start = time.perf_counter()
+    trigger()
+    missing = set(by_fd)
+    while missing:
+        events = poll.poll(30)
+        assert events, f"nothing came for 30 s; {len(missing)} connections wait"
+        for fd, _ in events:
+            client = by_fd[fd]
+            for data in _available(client.sock):
+                client.feed(data)
+            if client.received - base[fd] >= goal:
+                missing.discard(fd)
+    poll.close()
+    return time.perf_counter() - start
