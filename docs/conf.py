@@ -85,27 +85,34 @@ def _find_attribute_docs(_: Sphinx) -> None:
 
 
 def _mark_up(_: Sphinx, __: str, ___: str, ____: object, _____: object, lines: list[str]) -> None:
-    """Turn the house style of docstrings into markup."""
+    """Turn the house style of docstrings into markup: sections, and their items by name."""
     marked: list[str] = []
-    raising = False
+    section = None
     for line in lines:
-        if re.fullmatch(r"Raises[^:]*:", line):
-            raising = True
-            marked += [f"**{line}**", ""]
-        elif raising and (item := re.match(r"  ([A-Z][\w.]*|trio\.\w+)((?:, \w+)*): ", line)):
-            names = ", ".join(f":exc:`{name}`" for name in (item[1] + item[2]).split(", "))
-            marked.append(f"* {names}: {line[item.end() :]}")
-        elif raising and re.match(r"  \w", line):
-            marked.append(f"* {line.strip()}")
-        elif raising and line:
+        if header := re.match(r"(Args|Raises)[^:]*:|(If cancelled|Concurrency):(?= )", line):
+            section = header[1]
+            rest = line[header.end() :]
+            marked += [f"**{header[0]}**{rest}"] if rest else [f"**{header[0]}**", ""]
+        elif section and re.match(r"  \S", line):
+            marked.append(f"* {_mark_up_names(section, line.strip())}")
+        elif section and line.startswith(" "):
             marked.append(f"  {line.strip()}")
         else:
-            raising = False
-            marked.append(re.sub(r"^(Raises|If cancelled|Concurrency): ", r"**\1:** ", line))
+            section = section if not line else None
+            marked.append(line)
     lines[:] = marked
 
 
-_MADE_BY_US = {"Request", "Server", "WebSocket", "WebSocketRequest"}
+def _mark_up_names(section: str, item: str) -> str:
+    """Mark up what stands before the colon: arguments, or exceptions."""
+    names = re.match(r"(\**[\w.]+(?:, [\w.]+)*):(?= |$)", item)
+    if names is None:
+        return item
+    form = "``{}``" if section == "Args" else ":exc:`{}`"
+    return ", ".join(map(form.format, names[1].split(", "))) + item[names.end() - 1 :]
+
+
+_MADE_BY_US = {"Member", "Request", "Server", "WebSocket", "WebSocketRequest"}
 
 
 def _hide_what_is_ours(  # the signature of the event
