@@ -42,6 +42,7 @@ FLAGS: Final = [
 ]
 START_TIME: Final = 30  # seconds: a cold start on a busy machine takes 5
 PATIENCE: Final = 10  # seconds in which a page does what it is waited for
+LONGEST_TEST: Final = 60  # seconds: every wait is bounded, this one for what was not thought of
 DESKTOP: Final = (1100, 760)
 PHONE: Final = (375, 667)
 
@@ -54,7 +55,7 @@ def launch_browser() -> Iterator[str]:
     """Run Chromium with an empty profile; yield the URL of its DevTools."""
     program = require("chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  # our own flags, and no shell
             [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -88,13 +89,14 @@ def _devtools_url(process: subprocess.Popen[bytes], file: Path) -> str:
 async def open_browser(url: str) -> AsyncIterator[Browser]:
     """Connect to Chromium; what its pages store is forgotten at the end."""
     options = Options(max_message_size=math.inf, compression=None)  # screenshots are large
-    async with open_websocket(url, options=options) as ws, ws.open_nursery() as nursery:
-        browser = Browser(ws)
-        nursery.start_soon(browser._read)
-        created = await browser.command("Target.createBrowserContext", disposeOnDetach=True)
-        browser._context = created["browserContextId"]
-        yield browser
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(LONGEST_TEST):
+        async with open_websocket(url, options=options) as ws, ws.open_nursery() as nursery:
+            browser = Browser(ws)
+            nursery.start_soon(browser._read)
+            created = await browser.command("Target.createBrowserContext", disposeOnDetach=True)
+            browser._context = created["browserContextId"]
+            yield browser
+            nursery.cancel_scope.cancel()
 
 
 class Browser:
@@ -146,6 +148,8 @@ class Browser:
         )
         page = Page(self, attached["sessionId"])
         await page._show_as(size, dark=dark)
+        await page.command("Page.enable")
+        await page.command("Page.addScriptToEvaluateOnNewDocument", source=_NOTE_CLOSE_CODES)
         await page.goto(url)
         return page
 
@@ -177,7 +181,9 @@ class Page:
         """Go to another page and wait until it is there."""
         result = await self.command("Page.navigate", url=url)
         assert "errorText" not in result, result["errorText"]
-        await self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+        await self.wait_for(
+            "document.readyState === 'complete' && location.href !== 'about:blank'"
+        )
 
     async def evaluate(self, expression: str) -> Any:
         """Return what a JavaScript expression comes to; a promise is awaited."""
@@ -194,10 +200,16 @@ class Page:
         """
         value = None
         with trio.move_on_after(PATIENCE):
-            while not (value := await self.evaluate(expression)):
+            # The event that is waited for is in the page.
+            while not (value := await self.evaluate(expression)):  # noqa: ASYNC110
                 await trio.sleep(0.02)
         assert value, f"{expression} did not come true; the page says:\n{await self.text()}"
         return value
+
+    async def close_codes(self) -> list[int]:
+        """Return the codes of the page's WebSockets that have been closed."""
+        codes: list[int] = await self.evaluate("window.closeCodes")
+        return codes
 
     async def wait_for_text(self, text: str, selector: str = "body") -> None:
         """Wait until a text can be read."""
@@ -220,7 +232,11 @@ class Page:
         await self.command("Input.insertText", text=text)
         for kind in ("keyDown", "keyUp"):
             await self.command(
-                "Input.dispatchKeyEvent", type=kind, key="Enter", text="\r", windowsVirtualKeyCode=13
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key="Enter",
+                text="\r",
+                windowsVirtualKeyCode=13,
             )
 
     async def click(self, selector: str) -> None:
@@ -239,6 +255,17 @@ class Page:
         """Save what can be seen as a PNG file."""
         image = await self.command("Page.captureScreenshot")
         await trio.Path(file).write_bytes(base64.b64decode(image["data"]))
+
+
+_NOTE_CLOSE_CODES: Final = """
+    window.closeCodes = [];
+    window.WebSocket = class extends WebSocket {
+      constructor(...args) {
+        super(...args);
+        this.addEventListener("close", (event) => window.closeCodes.push(event.code));
+      }
+    };
+"""
 
 
 def _one(selector: str) -> str:

@@ -51,6 +51,7 @@ function retryLater({ code, reason }) {
   const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures);
   const due = Date.now() + 1000 * longest * (0.5 + Math.random() / 2);
   failures += 1;
+  showStatus("closed", explain(code, reason));
   showPeople(new Map());
 
   clearInterval(timer);
@@ -60,7 +61,7 @@ function retryLater({ code, reason }) {
   function tick() {
     const seconds = Math.ceil((due - Date.now()) / 1000);
     if (seconds <= 0) connect();
-    else showStatus("closed", `${explain(code, reason)}: trying again in ${seconds} s`);
+    else byId("countdown").textContent = `next try in ${seconds} s`;
   }
 }
 
@@ -84,7 +85,7 @@ function showStatus(state, text) {
   byId("status").dataset.state = state;
   byId("status").textContent = text;
   byId("send").disabled = state !== "open";
-  byId("retry").hidden = state !== "closed";
+  byId("retry").hidden = byId("countdown").hidden = state !== "closed";
 }
 
 // What the server tells...

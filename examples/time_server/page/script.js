@@ -29,7 +29,7 @@ startTalk();
 function startTalk() {
   talk = open("talk");
   talk.addEventListener("open", () => {
-    showEvent("open", "");
+    showEvent("open", "the server has accepted");
     byId("toggle").textContent = "Close";
     byId("send").disabled = false;
   });
@@ -44,7 +44,7 @@ function startTalk() {
 }
 
 byId("toggle").addEventListener("click", () => {
-  if (talk.readyState === WebSocket.OPEN) talk.close(1000, "the button was pressed");
+  if (talk.readyState === WebSocket.OPEN) talk.close(1000);
   else if (talk.readyState === WebSocket.CLOSED) startTalk();
 });
 
