@@ -1,5 +1,7 @@
 """trio_ws: WebSockets for trio: server, client and rooms, with structured concurrency."""
 
+from types import FunctionType as _FunctionType
+
 from ._client import open_websocket as open_websocket
 from ._client import open_websocket_over_stream as open_websocket_over_stream
 from ._errors import ConnectionClosed as ConnectionClosed
@@ -32,3 +34,9 @@ from ._websocket import WebSocketStatistics as WebSocketStatistics
 from .rooms import Member as Member
 from .rooms import Overflow as Overflow
 from .rooms import Rooms as Rooms
+
+# Tracebacks, pickles and the docs name things by where users find them, not by our files.
+for _thing in tuple(globals().values()):
+    if isinstance(_thing, (type, _FunctionType)) and _thing is not _FunctionType:
+        _thing.__module__ = __name__
+del _thing

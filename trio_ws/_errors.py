@@ -18,14 +18,13 @@ Wrong use by the caller is a `TypeError` or a `ValueError`; a second task in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 import trio
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from ._messages import CloseInfo
-
-if TYPE_CHECKING:
-    from multidict import CIMultiDictProxy
 
 
 class WebSocketError(Exception):
@@ -43,11 +42,15 @@ class ConnectionRejected(HandshakeError):
     case-insensitive multi-dict), ``body`` the first 64 KiB of its body.
     """
 
-    def __init__(self, status: int, headers: CIMultiDictProxy[str], body: bytes = b"") -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         super().__init__(status, headers, body)
         self.status = status
-        self.headers = headers
+        self.headers = CIMultiDictProxy(CIMultiDict(headers))
         self.body = body
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A multi-dict's proxy cannot be pickled.
+        return type(self), (self.status, CIMultiDict(self.headers), self.body)
 
     def __str__(self) -> str:
         said = self.body[:200].decode("utf-8", "replace").strip()
