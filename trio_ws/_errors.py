@@ -43,10 +43,10 @@ class ConnectionRejected(HandshakeError):
     """
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
-        super().__init__(status, headers, body)
         self.status = status
         self.headers = CIMultiDictProxy(CIMultiDict(headers))
         self.body = body
+        super().__init__(status, self.headers, body)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A multi-dict's proxy cannot be pickled.
