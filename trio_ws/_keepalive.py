@@ -8,6 +8,7 @@ the writing task's business (``write_timeout``).
 
 from __future__ import annotations
 
+import math
 import secrets
 
 import trio
@@ -17,7 +18,7 @@ from ._connection import Connection, Ping
 
 async def run_keepalive(connection: Connection) -> None:
     """Watch over a connection until it is closed or found dead."""
-    interval = connection.options.ping_interval
+    interval, timeout = connection.options.ping_interval, connection.options.ping_timeout
     while connection.info is None:
         ping_at = connection.last_received + interval
         if trio.current_time() < ping_at:
@@ -27,26 +28,34 @@ async def run_keepalive(connection: Connection) -> None:
         received = connection.bytes_received
         ping = connection.start_ping(payload)
         if not await _lives(connection, ping, received):
-            timeout = connection.options.ping_timeout
             connection.give_up(f"keepalive: nothing came for {timeout} s after a ping")
         connection.forget_ping(payload, ping)
-        await trio.sleep_until(max(connection.last_received, ping.left_at) + interval)
 
 
 async def _lives(connection: Connection, ping: Ping, received: int) -> bool:
-    """Wait for a sign of life, or for the end of the peer's time."""
-    timeout = connection.options.ping_timeout
+    """Wait for a sign of life, or for the end of the peer's time.
+
+    Where the peer has all the time there is, the next ping still goes out when it is due.
+    """
+    interval, timeout = connection.options.ping_interval, connection.options.ping_timeout
+    next_at = trio.current_time() + interval
     while connection.info is None and connection.bytes_received == received:
-        since = connection.reading_since
-        if not ping.left or since is None:
-            await trio.sleep(timeout)
-            continue
-        deadline = max(ping.left_at, since) + timeout
-        if trio.current_time() < deadline:
-            await trio.sleep_until(deadline)
-            # If the whole process stood still meanwhile, what came has yet to be read.
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
-        else:
+        now = trio.current_time()
+        deadline = _deadline(connection, ping)
+        if now >= deadline:
             return False
+        if timeout == math.inf and now >= next_at:
+            break
+        await trio.sleep_until(min(deadline, now + interval))
+        # If the whole process stood still meanwhile, what came has yet to be read.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
     return True
+
+
+def _deadline(connection: Connection, ping: Ping) -> float:
+    """Return until when the peer has time: as long as it cannot be heard, always more."""
+    heard_since = connection.reading_since
+    if heard_since is None or not ping.left:
+        heard_since = trio.current_time()
+    return max(heard_since, ping.left_at) + connection.options.ping_timeout
