@@ -131,12 +131,8 @@ def read_response(settings: Deflate | None, values: Iterable[str]) -> DeflatePar
             raise ValueError("the server accepts the offer without its server_max_window_bits")
         if server_bits > most:
             raise ValueError(f"the server's window is {server_bits} bits, {most} were offered")
-    client_bits = agreed.get("client_max_window_bits") or settings.client_max_window_bits
-    if client_bits > settings.client_max_window_bits:
-        most = settings.client_max_window_bits
-        raise ValueError(
-            f"the server asks for a window of {client_bits} bits, {most} were offered"
-        )
+    # RFC 7692, section 7.1.2.2: the server may answer with more than we said; we keep our word.
+    client_bits = min(agreed.get("client_max_window_bits") or 15, settings.client_max_window_bits)
     return DeflateParameters(
         server_no_context_takeover="server_no_context_takeover" in agreed,
         client_no_context_takeover=(
