@@ -58,7 +58,8 @@ class LinkedNursery:
         try:
             return bool(await self._manager.__aexit__(etype, exc, traceback))
         except BaseExceptionGroup as group:
-            rest = group.split(self._owner.caused)[1]
+            caused = self._owner.caused
+            rest = group.split(lambda each: caused(each))[1]  # noqa: PLW0108  # no methods < 3.13
             if rest is None:
                 return True
             context = rest.__context__
