@@ -6,6 +6,7 @@ import functools
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
+from typing import TypeAlias
 
 import trio
 
@@ -17,6 +18,9 @@ from ._session import Session
 from ._streams import READ_SIZE
 from ._url import WebSocketURL, parse_url
 from ._websocket import WebSocket
+
+Dial: TypeAlias = Callable[[str, int], Awaitable[trio.SocketStream]]
+"""Connects to a host and a port, as `trio.open_tcp_stream` does."""
 
 
 def open_websocket(
@@ -51,11 +55,33 @@ def open_websocket(
 
     Concurrency: each call is a connection of its own.
     """
+    return open_websocket_through(
+        trio.open_tcp_stream,
+        url,
+        subprotocols=subprotocols,
+        headers=headers,
+        origin=origin,
+        ssl_context=ssl_context,
+        options=options,
+    )
+
+
+def open_websocket_through(
+    dial: Dial,
+    url: str,
+    *,
+    subprotocols: Iterable[str] = (),
+    headers: Headers = (),
+    origin: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    options: Options = Options(),
+) -> Opening:
+    """`open_websocket` over what ``dial`` connects with: TCP, or a network in memory."""
     target = parse_url(url)
     if ssl_context is not None and not target.secure:
         raise ValueError("an ssl_context goes with wss://: this URL asks for no TLS")
     handshake = _handshake(target, subprotocols, headers, origin, options)
-    connect = functools.partial(_connect, target, ssl_context)
+    connect = functools.partial(_connect, dial, target, ssl_context)
     return Opening(connect, handshake, options)
 
 
@@ -168,12 +194,15 @@ class Opening:
 
 
 async def _connect(
-    url: WebSocketURL, ssl_context: ssl.SSLContext | None, say: Callable[[str], None]
+    dial: Dial,
+    url: WebSocketURL,
+    ssl_context: ssl.SSLContext | None,
+    say: Callable[[str], None],
 ) -> trio.abc.Stream:
     try:
         if url.unix_path is not None:
             return await trio.open_unix_socket(url.unix_path)
-        stream = await trio.open_tcp_stream(url.host, url.port)
+        stream = await dial(url.host, url.port)
     except OSError as exc:
         exc.add_note(f"while connecting to {url.unix_path or f'{url.host} port {url.port}'}")
         raise

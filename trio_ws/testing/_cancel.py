@@ -1,0 +1,231 @@
+"""Cancel a scenario at each of its steps, one after the other, and see what that breaks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Final, Literal, Self, TypeAlias
+
+import trio
+
+from ._leaks import PATIENCE, Snapshot, settle, where
+
+MOST: Final = 1000
+"""Runs of a sweep, if the caller does not say otherwise."""
+
+Phase: TypeAlias = Literal["untouched", "waiting", "resumed"]
+
+
+async def cancel_everywhere(
+    scenario: Callable[[], Awaitable[object]],
+    *,
+    check: Callable[[], object] | None = None,
+    most: int = MOST,
+    patience: float = PATIENCE,
+) -> int:
+    """Run a scenario again and again, each time cancelled a step later; return how often.
+
+    First it runs untouched. Then it is cancelled while it waits at its 1st, 2nd, ...
+    checkpoint, and then between what that brought and the next checkpoint: the moment at
+    which something has been received and would now be lost. The checkpoints of all tasks
+    that the scenario starts count. It ends with the first run that is through before its
+    turn has come.
+
+    After each run ``check`` is called, an async function or a plain one: it raises if
+    something is not as it should be. And nothing may be left: no task that the run has
+    started, no open socket of a `MemoryNetwork`. What is about to end (a server's handler
+    whose client was cancelled) gets ``patience`` seconds.
+
+    It is an async function, for a test with a virtual clock (pytest-trio's
+    ``autojump_clock``); without one: ``trio.run(cancel_everywhere, scenario,
+    clock=trio.testing.MockClock(autojump_threshold=0))``.
+
+    Raises:
+      AssertionError: something was left behind, or there is no end after ``most`` runs.
+      Exception: whatever the scenario or ``check`` raises, but for `trio.Cancelled`. A note
+          says at which step the run was cancelled, and where in the code that is.
+
+    If cancelled: so is the run that is going on.
+
+    Concurrency: one at a time; tasks that others start meanwhile would count as left behind.
+    """
+    runs = 0
+    async for attempt in cancellations(most=most, patience=patience):
+        runs += 1
+        with attempt:
+            await scenario()
+        if check is not None:
+            with attempt.explaining():
+                result = check()
+                if inspect.isawaitable(result):
+                    await result
+    return runs
+
+
+def cancellations(*, most: int = MOST, patience: float = PATIENCE) -> Cancellations:
+    """Return the runs of `cancel_everywhere`, for a loop of your own.
+
+    ::
+
+        async for attempt in cancellations():
+            async with open_pair() as (client, server):
+                with attempt:
+                    await client.send("hello")
+                await client.aclose()
+                ...
+
+    What is to be cancelled goes into ``with attempt``, what is before and behind it is not.
+    Each round may leave no more than there was before it.
+
+    Raises: on each round, as `cancel_everywhere`.
+    """
+    return Cancellations(most, patience)
+
+
+class Cancellations:
+    """The rounds of `cancellations`: ``async for attempt in ...``."""
+
+    def __init__(self, most: int, patience: float) -> None:
+        self._most = most
+        self._patience = patience
+        self._runs = 0
+        self._attempt: Attempt | None = None
+        self._before: Snapshot | None = None
+
+    def __aiter__(self) -> Cancellations:
+        return self
+
+    async def __anext__(self) -> Attempt:
+        await trio.lowlevel.checkpoint()
+        self._attempt = await self._next()
+        if self._attempt is None:
+            raise StopAsyncIteration
+        if self._runs == self._most:
+            raise AssertionError(f"no end after {self._runs} runs; the next is {self._attempt}")
+        self._runs += 1
+        self._before = Snapshot.take()
+        return self._attempt
+
+    async def _next(self) -> Attempt | None:
+        last = self._attempt
+        if last is None:
+            return Attempt("untouched", 0)
+        await self._check_left(last)
+        if last.phase != "untouched" and last.fired:
+            return Attempt(last.phase, last.step + 1)
+        if last.phase == "untouched":
+            return Attempt("waiting", 1)
+        return Attempt("resumed", 0) if last.phase == "waiting" else None
+
+    async def _check_left(self, attempt: Attempt) -> None:
+        assert attempt.over, "the block of the attempt was not entered"
+        assert self._before is not None
+        with attempt.explaining():
+            left = await settle(self._before.leftovers, self._patience)
+            if left:
+                raise AssertionError("\n".join(["left behind:", *left]))
+
+
+class Attempt(AbstractContextManager["Attempt"], trio.abc.Instrument):
+    """One run of a sweep: ``with attempt`` goes around what is to be cancelled."""
+
+    def __init__(self, phase: Phase, step: int) -> None:
+        self.phase: Phase = phase
+        self.step = step
+        self.over = False
+        """Whether the block was left."""
+        self._where: list[str] = []
+        self._fired = False
+        self._seen = 0
+        self._tasks: set[trio.lowlevel.Task] = set()
+        self._scope = trio.CancelScope()
+
+    @property
+    def fired(self) -> bool:
+        """Whether the block was still going on when its turn to be cancelled came."""
+        return self._fired
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the block was left by the cancellation."""
+        return self._scope.cancelled_caught
+
+    def __str__(self) -> str:
+        if self.phase == "untouched":
+            when = "not cancelled at all"
+        elif self.phase == "waiting":
+            when = f"cancelled while waiting at checkpoint {self.step}"
+        else:
+            when = f"cancelled after checkpoint {self.step} has let it go on"
+            when = when if self.step else "cancelled before the first checkpoint"
+        return "\n    ".join([when, *self._where])
+
+    def __repr__(self) -> str:
+        return f"<Attempt: {self}>"
+
+    def __enter__(self) -> Self:
+        self._tasks.add(trio.lowlevel.current_task())
+        trio.lowlevel.add_instrument(self)
+        self._scope.__enter__()
+        if (self.phase, self.step) == ("resumed", 0):
+            self._fire()
+        return self
+
+    def __exit__(
+        self,
+        etype: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        trio.lowlevel.remove_instrument(self)
+        self.over = True
+        if exc is not None and not isinstance(exc, trio.Cancelled):
+            self._explain(exc)
+        return self._scope.__exit__(etype, exc, traceback)
+
+    @contextmanager
+    def explaining(self) -> Generator[None, None, None]:
+        """Add to what an `Exception` says when the run was cancelled."""
+        try:
+            yield
+        except Exception as exc:
+            self._explain(exc)
+            raise
+
+    def _explain(self, exc: BaseException) -> None:
+        exc.add_note(f"This run was {self}")
+
+    # What trio tells an instrument...
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """Count the steps of the tasks of the block, too."""
+        nursery = task.parent_nursery
+        if nursery is not None and nursery.parent_task in self._tasks:
+            self._tasks.add(task)
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """Forget it: its last step does not end at a checkpoint."""
+        self._tasks.discard(task)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """A task waits."""
+        if self.phase == "waiting":
+            self._count(task)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """A task goes on."""
+        if self.phase == "resumed":
+            self._count(task)
+
+    def _count(self, task: trio.lowlevel.Task) -> None:
+        if task in self._tasks and not self._fired:
+            self._seen += 1
+            if self._seen == self.step:
+                self._where = where(task, inside=__name__)
+                self._fire()
+
+    def _fire(self) -> None:
+        self._fired = True
+        self._scope.cancel(reason=f"cancel_everywhere: checkpoint {self.step}")
