@@ -91,9 +91,11 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         self.closed = True
-        await self._stream.aclose()
-        if self.close_failure is not None:
-            raise self.close_failure
+        try:
+            await self._stream.aclose()
+        finally:
+            if self.close_failure is not None:
+                raise self.close_failure
 
 
 def memory_streams() -> tuple[MemoryStream, MemoryStream]:

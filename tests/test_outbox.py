@@ -311,3 +311,22 @@ async def test_what_has_not_begun_to_leave_can_be_dropped() -> None:
     outbox.put_close(b"close")
     outbox.written()
     assert drain(outbox) == b"close"
+
+
+async def test_what_was_being_written_when_it_ended_is_forgotten() -> None:
+    outbox = Outbox(math.inf)
+    outbox.put([b"x", b"y" * BATCH, b"z"])
+    outbox.put_ping(b"ping", lambda: pytest.fail("nobody knows whether it has left"))
+    outbox.next_batch()
+    outbox.stop()
+    assert outbox.empty
+    assert outbox.size == 0
+    outbox.written()
+
+
+async def test_feeders_are_told_about_the_end() -> None:
+    outbox = Outbox(math.inf)
+    told: list[str] = []
+    outbox.feeders.append(lambda: told.append("told"))
+    outbox.refuse(raise_over)
+    assert told == ["told"]

@@ -109,8 +109,7 @@ class Connection:
         self.latency: float | None = None
         self.info: CloseInfo | None = None
         self.over = trio.Event()
-        self.tasks: trio.Nursery | None = None
-        """Where the connection's tasks run; set by `Session`."""
+        self.tasks: trio.Nursery  # where those of the connection run; set by `Session`
         self.last_received = trio.current_time()
         self.reading_since: float | None = self.last_received
         """Since when reading goes on; `None` while it is paused."""
@@ -191,7 +190,7 @@ class Connection:
 
     def watch(self, linked: LinkedNursery) -> None:
         """Cancel a nursery in time: it was opened, or its block left, after the end."""
-        if self.tasks is None or not self.inbox.unread_messages:
+        if not self.inbox.unread_messages:
             linked.cancel()
         else:
             self.tasks.start_soon(self._cancel_in_time, linked)
@@ -291,15 +290,11 @@ class Connection:
 
     def _match_pong(self, payload: bytes) -> None:
         """A Pong answers its Ping and all before it (RFC 6455, section 5.5.3)."""
-        if payload not in self.pings:
-            return
         now = trio.current_time()
-        for known in tuple(self.pings):
-            ping = self.pings.pop(known)
+        while payload in self.pings:
+            ping = self.pings.pop(next(iter(self.pings)))
             ping.round_trip = self.latency = now - ping.left_at
             ping.over.set()
-            if known == payload:
-                break
 
     def _on_close(self, event: CloseReceived) -> None:
         self._done = True
@@ -427,6 +422,7 @@ class Connection:
                 self._on_write_error(exc)
         if self._writing.cancelled_caught:  # by its deadline; or it is over already
             self.give_up(f"no byte was taken for {self.options.write_timeout} s")
+        self.outbox.stop()
         self._written_out.set()
 
     async def _write(self, data: bytes) -> None:

@@ -168,6 +168,12 @@ class Outbox:
         while not (self._data or self._control or self._pongs):
             await self._work.park()
 
+    def stop(self) -> None:
+        """Say that nothing will be written any more."""
+        self._batch_size = 0
+        self._leaving.clear()
+        self.discard()
+
     def next_batch(self) -> bytes:
         """Return what to write next; `written` must follow."""
         frames = list(self._pongs)

@@ -1,0 +1,1021 @@
+"""One connection: its two tasks, how it ends in every way, and who is told what."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from _helpers import CLOSE, DEFLATE, PING, PONG, RawPeer, Role
+from _helpers import connect_raw as connect_to_peer
+from trio.testing import MockClock, wait_all_tasks_blocked
+from wsproto.events import CloseConnection, Pong, TextMessage
+
+from trio_ws._connection import TURN, close_code_for
+from trio_ws._errors import ConnectionEnded, ConnectionLost, ProtocolViolation
+from trio_ws._frames import BINARY, CONTINUATION, TEXT
+from trio_ws._messages import CloseCode, CloseInfo, PreparedMessage
+from trio_ws._options import KIB, MIB, Options
+from trio_ws._outbox import MAX_PONGS
+from trio_ws._session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_ws._websocket import WebSocket
+
+    Connect = Callable[..., tuple[Session, RawPeer]]
+
+GRACE = Options().close_grace
+POLITE = CloseInfo(1000, "", "remote", clean=True)
+
+
+async def receive_all(ws: WebSocket) -> list[Any]:
+    return [message async for message in ws]
+
+
+async def echo(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+# Reading...
+
+
+async def test_frames_right_behind_the_handshake_are_heard(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    _, peer = connect_raw()  # only to make the frames
+    leftover = peer.frame(PING, b"1") + peer.frame(TEXT, b"one") + peer.frame(CLOSE, b"\x03\xe8")
+    us, peer = connect_raw(leftover=leftover)
+    async with us as ws:
+        assert await receive_all(ws) == ["one"]
+        await peer.stream.send_eof()
+        await ws.wait_closed()
+    assert await peer.until_eof() == [Pong(b"1"), CloseConnection(1000, "")]
+
+
+async def test_pings_are_answered_while_nobody_receives(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us:
+        await peer.send_frame(TEXT, b"unread")
+        for payload in (b"", b"payload", bytes(125)):
+            await peer.send_frame(PING, payload)
+            assert await peer.next_event() == Pong(payload)
+
+
+async def test_pings_are_answered_while_a_sender_waits(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw(Options(write_timeout=None, send_buffer=1))
+    peer.far.window = 100_000
+    async with us as ws, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(ws.send, bytes(90_000))
+        await wait_all_tasks_blocked()
+        await peer.send_frame(PING, b"now")
+        await wait_all_tasks_blocked()
+        peer.far.open_window()
+        sizes = []
+        while not isinstance(event := await peer.next_event(), Pong):
+            sizes.append(len(event.data))
+        assert sum(sizes) == 180_000  # what was being written, and no more
+
+
+async def test_of_a_flood_of_pings_the_last_are_answered_in_order(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw(Options(write_timeout=None))
+    peer.far.window = 0
+    async with us as ws:
+        await wait_all_tasks_blocked()
+        for number in range(3000):
+            peer.far.deliver(peer.frame(PING, b"%d" % number))
+        await wait_all_tasks_blocked()
+        assert ws.statistics().queued_bytes == 0
+        peer.far.open_window()
+        answered = [await peer.next_event() for _ in range(2 * MAX_PONGS)]
+        await wait_all_tasks_blocked()
+        numbers = [int(pong.payload) for pong in answered]
+        assert numbers == sorted(numbers)
+        assert numbers[-MAX_PONGS:] == list(range(3000 - MAX_PONGS, 3000))
+
+
+async def test_others_have_their_turn_while_a_flood_is_handled(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    pings = peer.frame(PING) * 1000
+    async with us, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        peer.far.deliver(pings + peer.frame(PING, b"last"))
+        while await peer.next_event() != Pong(b"last"):
+            pass
+        assert turns >= 1000 // TURN
+        nursery.cancel_scope.cancel()
+
+
+async def test_reading_pauses_once_the_buffer_is_full(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw(Options(receive_buffer=10 * KIB))
+    async with us as ws:
+        for _ in range(100):
+            await peer.send_frame(BINARY, bytes(KIB))
+        await peer.send_frame(PING, b"behind them")
+        await wait_all_tasks_blocked()
+        statistics = ws.statistics()
+        assert statistics.reading_paused
+        assert statistics.unread_messages == 10
+        for _ in range(100):
+            assert await ws.receive() == bytes(KIB)
+        assert not ws.statistics().reading_paused
+        assert await peer.next_event() == Pong(b"behind them")
+
+
+async def test_a_flood_of_empty_messages_pauses_reading_too(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send(peer.frame(BINARY) * 5000)
+        await wait_all_tasks_blocked()
+        assert ws.statistics().reading_paused
+        assert ws.statistics().unread_messages < 1100
+
+
+async def test_a_read_full_of_small_bombs_is_inflated_one_by_one(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw(Options(max_message_size=100_000), deflate=DEFLATE)
+    bomb = connect_to_peer("client" if peer.masks else "server", deflate=DEFLATE)[0]
+    frames = bomb._connection.protocol.encode(PreparedMessage(bytes(100_000)))
+    assert len(frames[0]) < 200
+    async with us as ws, trio.open_nursery() as nursery:
+        nursery.start_soon(ws.receive)  # even if somebody waits
+        await wait_all_tasks_blocked()
+        peer.far.deliver(b"".join(frames) * 50)
+        await wait_all_tasks_blocked()
+        assert ws.statistics().unread_bytes == 100_000
+
+
+async def test_a_message_longer_than_the_buffer_comes_when_it_is_asked_for(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw(Options(receive_buffer=1))
+    async with us as ws:
+        await peer.send_frame(BINARY, bytes(MIB))
+        await wait_all_tasks_blocked()
+        assert ws.statistics().reading_paused
+        assert await ws.receive() == bytes(MIB)
+
+
+async def test_a_message_may_come_a_byte_at_a_time(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    text = "aé€😀" * 50
+    async with us as ws:
+        for byte in peer.frame(TEXT, text.encode()):
+            peer.far.deliver(bytes([byte]))
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+        assert await ws.receive() == text
+
+
+@pytest.mark.parametrize("final", [True, False], ids=["ended", "unended"])
+async def test_empty_fragments_have_an_end(
+    connect_raw: Connect, autojump_clock: MockClock, final: bool
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send_frame(TEXT, fin=False)
+        await peer.send(peer.frame(CONTINUATION, fin=False) * 4095)
+        await peer.send_frame(CONTINUATION, fin=final)
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert (info.value.code, info.value.reason) == (
+            1008,
+            "message of 4097 frames: 4096 is the most",
+        )
+
+
+async def test_a_pong_answers_the_pings_before_it(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    times: dict[bytes, float] = {}
+
+    async def ping(payload: bytes) -> None:
+        times[payload] = await ws.ping(payload)
+
+    async with us as ws, trio.open_nursery() as nursery:
+        for payload in (b"1", b"2", b"3"):
+            nursery.start_soon(ping, payload)
+            await wait_all_tasks_blocked()
+            await trio.sleep(1)
+        await peer.send_frame(PONG, b"nobody asked")
+        await peer.send_frame(PONG, b"2")
+        await wait_all_tasks_blocked()
+        assert times == {b"1": 3, b"2": 2}
+        assert ws.latency == 2
+        assert ws.statistics().pings_in_flight == 1
+        await peer.send_frame(PONG, b"3")
+        await wait_all_tasks_blocked()
+        assert times[b"3"] == 1
+
+
+# Sending...
+
+
+async def test_a_message_is_queued_without_waiting_if_there_is_room(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw(Options(send_buffer=12))
+    peer.far.window = 0
+    message = PreparedMessage("hello")
+    async with us as ws:
+        connection = ws._connection
+        assert connection.send_nowait(message)
+        assert connection.send_nowait(message)
+        assert not connection.send_nowait(message)
+        assert ws.statistics().messages_sent == 2
+        peer.far.open_window()
+        assert [await peer.next_message() for _ in range(2)] == ["hello", "hello"]
+        async with ws.open_message(text=True) as part:
+            await part.send("first this ")
+            assert not connection.send_nowait(message)
+        await peer.send_close()
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLost):
+            connection.send_nowait(message)
+
+
+# The peer closes...
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1005, 4000])
+async def test_the_peers_close_is_answered_with_its_code(
+    connect_raw: Connect, autojump_clock: MockClock, code: int
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await (peer.send_frame(CLOSE) if code == 1005 else peer.send_close(code, "why"))
+        close = await peer.until_close()
+        assert (close.code, close.reason or "") == (code, "")
+        reason = "" if code == 1005 else "why"
+        assert ws.close_info == CloseInfo(code, reason, "remote", clean=True)
+
+
+async def test_a_server_ends_tcp_at_once() -> None:
+    us, peer = connect_to_peer("server")
+    async with us as ws:
+        await peer.send_close()
+        assert await peer.until_eof() == [CloseConnection(1000, "")]
+        assert await ws.wait_closed() == POLITE
+
+
+async def test_a_client_leaves_it_to_the_server_to_end_tcp(autojump_clock: MockClock) -> None:
+    us, peer = connect_to_peer("client")
+    async with us as ws:
+        await peer.send_close()
+        await peer.until_close()
+        await trio.sleep(GRACE - 1)
+        assert not peer.far.closed
+        await peer.send(b"what comes behind the Close is thrown away")
+        await peer.stream.send_eof()
+        assert await ws.wait_closed() == POLITE
+        assert trio.current_time() == GRACE - 1
+
+
+async def test_a_client_does_not_wait_for_ever_for_the_server_to_end_tcp(
+    autojump_clock: MockClock,
+) -> None:
+    us, peer = connect_to_peer("client")
+    async with us as ws:
+        await peer.send_close()
+        assert await ws.wait_closed() == POLITE
+        assert trio.current_time() == GRACE
+
+
+async def test_what_was_sent_before_the_close_is_answered_before_ours(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        for number in b"0", b"1", b"2":
+            await peer.send_frame(TEXT, number)
+        await peer.send_close(1001)
+        await peer.stream.send_eof()
+        await wait_all_tasks_blocked()
+        async for message in ws:
+            await trio.sleep(1)  # each answer takes its time
+            await ws.send(f"answer to {message}")
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLost):
+            await ws.send("one too many")
+    assert await peer.until_eof() == [
+        *[TextMessage(f"answer to {number}") for number in range(3)],
+        CloseConnection(1001, ""),
+    ]
+
+
+async def test_who_never_receives_does_not_hold_up_the_close_for_ever(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send_frame(TEXT, b"unread")
+        await peer.send_close()
+        await peer.until_close()
+        assert trio.current_time() == GRACE
+        assert await receive_all(ws) == ["unread"]
+
+
+async def test_a_close_in_the_middle_of_a_message_ends_it(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send_frame(TEXT, b"half a", fin=False)
+        await peer.send_close()
+        assert await receive_all(ws) == []
+        assert (await peer.until_close()).code == 1000
+
+
+async def test_a_close_while_a_message_is_half_sent_lets_no_more_of_it_out(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        message = ws.open_message(text=True)
+        await message.__aenter__()
+        await message.send("half a")
+        await peer.send_close()
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLost) as info:
+            await message.__aexit__(None, None, None)
+        assert info.value.info == POLITE
+    events = await peer.until_eof()
+    assert events == [TextMessage("half a", message_finished=False), CloseConnection(1000, "")]
+
+
+async def test_a_close_is_seen_while_a_sender_waits(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw(Options(send_buffer=1))
+    peer.far.window = 0
+    errors: list[CloseInfo] = []
+
+    async def send() -> None:
+        try:
+            await ws.send("x")
+        except ConnectionLost as exc:
+            errors.append(exc.info)
+
+    async with us as ws, trio.open_nursery() as nursery:
+        await ws.send("taken")
+        for _ in range(3):
+            nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        await peer.send_close(4000)
+        await wait_all_tasks_blocked()
+        assert [info.code for info in errors] == [4000] * 3
+        peer.far.open_window()
+        await peer.stream.send_eof()
+        assert await peer.until_eof() == [TextMessage("taken"), CloseConnection(4000, "")]
+
+
+async def test_a_peer_that_does_not_read_our_answer_is_left_after_the_grace(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    peer.far.window = 0
+    async with us as ws:
+        await peer.send_close()
+        assert await ws.wait_closed() == POLITE
+        assert trio.current_time() == GRACE
+
+
+# Violations...
+
+
+async def test_a_violator_is_told_and_left(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send(peer.frame(CONTINUATION, b"x") + peer.frame(PING, b"not heard"))
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert info.value.info == CloseInfo(
+            1002, "continuation of no message", "local", clean=False
+        )
+        cause = info.value.__cause__
+        assert isinstance(cause, ProtocolViolation)
+        assert (cause.code, cause.reason) == (1002, "continuation of no message")
+        assert await peer.until_eof() == [CloseConnection(1002, "continuation of no message")]
+        assert peer.far.eof_sent  # first one side, lest the Close is lost to a reset
+        assert not peer.far.closed
+        await ws.wait_closed()
+        assert trio.current_time() == 1
+
+
+async def test_a_violator_that_goes_is_not_waited_for(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send_frame(CONTINUATION)
+        await peer.stream.send_eof()
+        await ws.wait_closed()
+        assert trio.current_time() == 0
+
+
+async def test_what_came_before_a_violation_is_received(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send(peer.frame(TEXT, b"good") + peer.frame(TEXT, b"\xff"))
+        await ws.wait_closed()
+        assert await ws.receive() == "good"
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert info.value.code == 1007
+
+
+async def test_what_came_before_a_violation_is_answered_by_who_is_ready(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def run() -> None:
+            with pytest.raises(ConnectionLost):
+                await echo(ws)
+
+        await wait_all_tasks_blocked()
+        peer.far.deliver(peer.frame(TEXT, b"good") * 2 + peer.frame(CONTINUATION))
+        events = await peer.until_eof()
+    assert [type(event) for event in events] == [TextMessage, TextMessage, CloseConnection]
+
+
+async def test_a_violation_behind_our_close_is_the_end(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws, trio.open_nursery() as nursery:
+        nursery.start_soon(ws.aclose, 4000)
+        await peer.until_close()
+        await peer.send_frame(CONTINUATION)
+        await peer.stream.send_eof()
+        assert await ws.wait_closed() == CloseInfo(4000, "", "local", clean=False)
+        assert trio.current_time() == 0
+
+
+# We close...
+
+
+async def test_our_close_goes_behind_what_was_sent(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws, trio.open_nursery() as nursery:
+        await ws.send("one")
+        await ws.send("two")
+        nursery.start_soon(ws.aclose, 4000, "bye")
+        assert [await peer.next_event() for _ in range(3)] == [
+            TextMessage("one"),
+            TextMessage("two"),
+            CloseConnection(4000, "bye"),
+        ]
+        assert not peer.far.closed
+        await peer.send_close(4000)
+        await peer.stream.send_eof()
+    assert ws.close_info == CloseInfo(4000, "bye", "local", clean=True)
+    assert trio.current_time() == 0
+
+
+async def test_behind_our_own_close_everything_is_closed(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send_frame(TEXT, b"unread")
+        await ws.aclose()
+        for method in (ws.receive, ws.ping, lambda: ws.send("x"), lambda: anext(ws)):
+            with pytest.raises(trio.ClosedResourceError, match="this side has closed"):
+                await method()
+        await ws.aclose(4000)  # does nothing
+        assert ws.close_info == CloseInfo(1000, "", "local", clean=False)
+
+
+async def test_a_server_that_closes_ends_tcp_first() -> None:
+    us, peer = connect_to_peer("server")
+    async with us as ws, trio.open_nursery() as nursery:
+        nursery.start_soon(ws.aclose)
+        await peer.until_close()
+        await peer.send_close()
+        assert await peer.next_event() is None
+        assert await ws.wait_closed() == CloseInfo(1000, "", "local", clean=True)
+
+
+async def test_a_peer_that_ignores_our_close_is_left_after_the_grace(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def go_on() -> None:
+            while not peer.far.closed:
+                peer.far.deliver(peer.frame(BINARY, bytes(100_000)) + peer.frame(PING))
+                await trio.sleep(0.3)
+
+        await ws.aclose()
+        assert trio.current_time() == GRACE
+        assert ws.close_info == CloseInfo(1000, "", "local", clean=False)
+    assert isinstance((await peer.until_eof())[-1], CloseConnection)  # no Pong behind it
+
+
+async def test_a_peer_that_does_not_read_is_left_after_the_grace(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    peer.far.window = 10
+    async with us as ws:
+        await ws.send(bytes(100_000))
+        await ws.aclose()
+        assert trio.current_time() == GRACE
+        assert ws.statistics().bytes_sent == 0
+    assert ws.statistics().queued_bytes == 0
+
+
+async def test_a_peer_that_goes_instead_of_answering(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws, trio.open_nursery() as nursery:
+        nursery.start_soon(ws.aclose)
+        await peer.until_close()
+        await peer.aclose()
+    assert trio.current_time() == 0
+    assert ws.close_info == CloseInfo(1000, "", "local", clean=False)
+
+
+async def test_both_close_at_once(
+    connect: Callable[..., tuple[Session, Session]], autojump_clock: MockClock
+) -> None:
+    us, them = connect()
+    async with us as ours, them as theirs, trio.open_nursery() as nursery:
+        nursery.start_soon(ours.aclose, 4001, "ours")
+        nursery.start_soon(theirs.aclose, 4002, "theirs")
+    assert ours.close_info == CloseInfo(4001, "ours", "local", clean=True)
+    assert theirs.close_info == CloseInfo(4002, "theirs", "local", clean=True)
+    assert trio.current_time() == 0
+
+
+async def test_a_ping_that_crosses_our_close_is_no_error(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws, trio.open_nursery() as nursery:
+        nursery.start_soon(ws.aclose)
+        await peer.until_close()
+        await peer.send_frame(PING)
+        await peer.send_frame(TEXT, b"nor is a message")
+        await peer.send_close()
+        await peer.stream.send_eof()
+    assert ws.close_info is not None
+    assert ws.close_info.clean
+    assert ws.statistics().unread_messages == 0
+
+
+async def test_a_close_by_the_server_leaves_what_is_unread(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    """As a drain does, or a room that a member is too slow for."""
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send_frame(TEXT, b"unread")
+        await wait_all_tasks_blocked()
+        ws._connection.begin_close(CloseCode.SERVICE_RESTART, "soon back")
+        ws._connection.begin_close(CloseCode.GOING_AWAY, "the first one counts")
+        expected = CloseInfo(1012, "soon back", "local", clean=False)
+        with pytest.raises(ConnectionLost) as info:
+            await ws.send("refused")
+        assert info.value.info == expected
+        assert await ws.receive() == "unread"
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert info.value.info == expected
+        assert await peer.next_event() == CloseConnection(1012, "soon back")
+
+
+async def test_a_polite_close_by_the_server_is_a_polite_end(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, _ = connect_raw()
+    async with us as ws:
+        ws._connection.begin_close(CloseCode.GOING_AWAY, "")
+        with pytest.raises(ConnectionEnded):
+            await ws.receive()
+
+
+# A full inbox at the end...
+
+
+MESSAGES = [str(number) * 100 for number in range(10, 40)]
+
+
+def connect_full(connect_raw: Connect) -> tuple[Session, RawPeer]:
+    """Return a side that will soon have to pause reading."""
+    us, peer = connect_raw(Options(receive_buffer=1000))
+    for message in MESSAGES:
+        peer.far.deliver(peer.frame(TEXT, message.encode()))
+    return us, peer
+
+
+async def test_a_peer_that_closes_is_heard_when_what_came_before_has_been_received(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_full(connect_raw)
+    await peer.send_close(1001)
+    async with us as ws:
+        await trio.sleep(10)
+        assert ws.statistics().reading_paused
+        assert ws.close_info is None
+        assert await receive_all(ws) == MESSAGES
+        assert ws.close_info == CloseInfo(1001, "", "remote", clean=True)
+
+
+async def test_a_peer_that_dies_is_found_dead_when_what_came_before_has_been_received(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_full(connect_raw)
+    await peer.aclose()
+    async with us as ws:
+        await trio.sleep(10)
+        for message in MESSAGES:
+            assert await ws.receive() == message
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert info.value.reason == "the peer ended TCP without a Close"
+
+
+async def test_our_close_does_not_wait_for_anybody_to_receive(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_full(connect_raw)
+    async with us as ws, trio.open_nursery() as nursery:
+        await trio.sleep(10)
+        assert ws.statistics().reading_paused
+        nursery.start_soon(peer.answer)
+        await ws.aclose()
+        assert trio.current_time() == 10
+        assert ws.close_info == CloseInfo(1000, "", "local", clean=True)
+        with pytest.raises(trio.ClosedResourceError):
+            await ws.receive()
+
+
+async def test_leaving_the_block_does_not_wait_for_anybody_to_receive(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_full(connect_raw)
+    async with trio.open_nursery() as nursery:
+        async with us:
+            await trio.sleep(10)
+            nursery.start_soon(peer.answer)
+        assert trio.current_time() == 10
+
+
+# Losses...
+
+
+async def test_a_peer_that_goes_without_a_word(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send_frame(TEXT, b"the last")
+        await peer.aclose()
+        assert await ws.receive() == "the last"
+        expected = CloseInfo(1006, "the peer ended TCP without a Close", "lost", clean=False)
+        for method in (ws.receive, ws.ping, lambda: ws.send("x")):
+            with pytest.raises(ConnectionLost) as info:
+                await method()
+            assert info.value.info == expected
+        assert await ws.wait_closed() == expected
+
+
+async def test_reading_fails(connect_raw: Connect, autojump_clock: MockClock) -> None:
+    us, peer = connect_raw()
+    cause = OSError("connection reset")
+
+    async def fail(max_bytes: int | None = None) -> bytes:
+        raise trio.BrokenResourceError("wrapped") from cause
+
+    peer.far.receive_some = fail  # type: ignore[method-assign]  # a broken network
+    async with us as ws:
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert info.value.info == CloseInfo(1006, "connection reset", "lost", clean=False)
+        assert isinstance(info.value.__cause__, trio.BrokenResourceError)
+        assert info.value.__cause__.__cause__ is cause
+
+
+async def test_writing_fails_and_the_peers_last_words_are_still_heard(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    failure = peer.far.failure = trio.BrokenResourceError("reset")
+    async with us as ws:
+        await ws.send("never arrives")
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLost) as info:
+            await ws.send("refused")
+        assert info.value.info == CloseInfo(1006, "writing failed: reset", "lost", clean=False)
+        assert info.value.__cause__ is failure
+        await peer.send_frame(TEXT, b"the last words")
+        await peer.send_frame(PING)
+        await peer.send_close(4000)
+        assert await ws.receive() == "the last words"
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert info.value.info == CloseInfo(4000, "", "remote", clean=True)
+        await ws.wait_closed()
+
+
+async def test_writing_fails_and_nothing_else_happens(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    peer.far.failure = trio.BrokenResourceError("reset")
+    async with us as ws:
+        await ws.send("never arrives")
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLost) as info:
+            await ws.ping()
+        assert trio.current_time() == GRACE
+        assert info.value.info == ws.close_info
+        assert ws.close_info == CloseInfo(1006, "writing failed: reset", "lost", clean=False)
+
+
+async def test_writing_fails_before_our_close(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    peer.far.failure = trio.BrokenResourceError("reset")
+    async with us as ws:
+        await ws.send("never arrives")
+        await wait_all_tasks_blocked()
+        await peer.send_close(1000)
+        await ws.aclose(4000)
+        assert ws.close_info is not None
+        assert not (ws.close_info.clean and ws.close_info.initiator != "remote")
+
+
+async def test_a_peer_that_takes_nothing_is_left_after_the_write_timeout(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw(Options(ping_interval=None))
+    peer.far.window = 5
+    async with us as ws:
+        await ws.send(bytes(1_000_000))
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert trio.current_time() == 30
+        assert info.value.info == CloseInfo(
+            1006, "no byte was taken for 30 s", "lost", clean=False
+        )
+
+
+async def test_a_peer_that_takes_a_little_now_and_then_is_slow_not_dead(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw(Options(ping_interval=None))
+    peer.far.window = 0
+    async with us as ws:
+        await ws.send(bytes(10 * 16 * KIB))
+        for _ in range(10):
+            await trio.sleep(29)
+            peer.far.open_window(16 * KIB)
+        assert ws.close_info is None
+        peer.far.open_window()
+        assert await peer.next_message() == bytes(10 * 16 * KIB)
+
+
+async def test_every_waiter_is_woken_at_the_end(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    for end, error in (
+        (lambda peer: peer.send_close(), ConnectionEnded),
+        (lambda peer: peer.send_close(4000), ConnectionLost),
+        (lambda peer: peer.aclose(), ConnectionLost),
+        (lambda peer: peer.send_frame(CONTINUATION), ConnectionLost),
+    ):
+        us, peer = connect_raw(Options(send_buffer=1))
+        peer.far.window = 0
+        woken: list[str] = []
+
+        async def wait(
+            name: str, method: Any, error: type[Exception], woken: list[str] = woken
+        ) -> None:
+            with pytest.raises(error):
+                await method()
+            woken.append(name)
+
+        async with us as ws, trio.open_nursery() as nursery:
+            await ws.send("taken")
+            nursery.start_soon(wait, "receive", ws.receive, error)
+            nursery.start_soon(wait, "ping", ws.ping, ConnectionLost)
+            nursery.start_soon(wait, "send", lambda ws=ws: ws.send("a"), ConnectionLost)
+            nursery.start_soon(wait, "send", lambda ws=ws: ws.send("b"), ConnectionLost)
+            nursery.start_soon(ws.wait_closed)
+            await wait_all_tasks_blocked()
+            await end(peer)
+            await wait_all_tasks_blocked()
+            assert sorted(woken) == ["ping", "receive", "send", "send"]
+        assert ws.statistics().pings_in_flight == 0
+
+
+async def consume(ws: WebSocket, got: list[Any]) -> None:
+    while True:
+        got.append(await ws.receive())
+        await trio.sleep(1)
+
+
+@pytest.mark.parametrize("late", [0, 1, 60], ids=["in time", "late", "too late for the answer"])
+@pytest.mark.parametrize("goodbye", ["close", "eof"])
+async def test_nurseries_are_cancelled_when_what_is_unread_has_been_received(
+    connect_raw: Connect, autojump_clock: MockClock, goodbye: str, late: float
+) -> None:
+    us, peer = connect_raw()
+    got: list[Any] = []
+    async with us as ws:
+        for number in b"0", b"1":
+            await peer.send_frame(TEXT, number)
+        if late:
+            await (peer.send_close() if goodbye == "close" else peer.aclose())
+            await trio.sleep(late)
+        async with ws.open_nursery() as nursery, ws.open_nursery() as producers:
+            nursery.start_soon(consume, ws, got)
+            producers.start_soon(trio.sleep_forever)
+            if not late:
+                await (peer.send_close() if goodbye == "close" else peer.aclose())
+        assert trio.current_time() == late + 2
+    assert got == ["0", "1"]
+
+
+async def test_a_consumer_that_does_not_come_back_is_cancelled_after_the_grace(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        async with ws.open_nursery():
+            await peer.send_frame(TEXT, b"one")
+            await ws.receive()
+            await peer.aclose()
+            await trio.sleep_forever()
+        assert trio.current_time() == GRACE
+
+
+# What must not happen...
+
+
+async def test_a_failure_inside_is_logged_and_told(
+    connect_raw: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    us, peer = connect_raw()
+
+    def fail() -> None:
+        raise KeyError("bug")
+
+    async with us as ws:
+        ws._connection.protocol.next_event = fail  # type: ignore[method-assign]  # a bug
+        await peer.send_frame(TEXT, b"x")
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert info.value.reason == "failed inside: KeyError('bug')"
+        assert isinstance(info.value.__cause__, KeyError)
+    (record,) = caplog.records
+    assert record.getMessage() == f"websocket {ws.id}: failed inside"
+    assert record.exc_info
+
+
+async def test_a_failure_in_writing_is_logged_and_told(
+    connect_raw: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    us, peer = connect_raw()
+    peer.far.failure = KeyError("bug")
+    async with us as ws:
+        await ws.send("x")
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert info.value.reason == "writing failed: 'bug'"
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (
+        logging.ERROR,
+        f"websocket {ws.id}: failed inside",
+    )
+
+
+async def test_a_stream_that_cannot_be_closed_is_no_reason_to_hang(
+    connect_raw: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for failure, logged in ((trio.BrokenResourceError("gone"), 0), (KeyError("bug"), 1)):
+        us, peer = connect_raw()
+        peer.far.close_failure = failure
+        async with us as ws:
+            await peer.send_close(4000)
+            await ws.wait_closed()
+            assert ws.close_info == CloseInfo(4000, "", "remote", clean=True)
+        assert len(caplog.records) == logged
+
+
+async def test_a_block_that_is_cancelled_while_its_connection_ends(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    with trio.CancelScope() as scope:
+        async with us as ws:
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await peer.aclose()
+                await ws.wait_closed()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert ws.close_info is not None
+    assert ws.close_info.initiator == "lost"
+
+
+# Sockets...
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_a_socket_takes_what_it_can_at_a_time(role: Role) -> None:
+    ours, theirs = (
+        trio.SocketStream(trio.socket.from_stdlib_socket(s)) for s in socket.socketpair()
+    )
+    options = Options(ping_interval=None)
+    us = Session(ours, options, client=role == "client", leftover=b"")
+    them = Session(theirs, options, client=role != "client", leftover=b"")
+    async with us as ws, them as peer:
+        await ws.send(bytes(MIB))
+        await wait_all_tasks_blocked()
+        sent = ws.statistics().bytes_sent
+        assert 0 < sent < MIB
+        assert await peer.receive() == bytes(MIB)
+        assert MIB < ws.statistics().bytes_sent < MIB + 100
+        await ws.aclose()
+        assert ws.close_info == CloseInfo(1000, "", "local", clean=True)
+
+
+async def test_a_socket_that_is_reset(caplog: pytest.LogCaptureFixture) -> None:
+    ours, theirs = (
+        trio.SocketStream(trio.socket.from_stdlib_socket(s)) for s in socket.socketpair()
+    )
+    us = Session(ours, Options(), client=False, leftover=b"")
+    async with us as ws:
+        await ws.send("x")
+        await wait_all_tasks_blocked()
+        await theirs.aclose()  # with data unread: a reset
+        with pytest.raises(ConnectionLost) as info:
+            await ws.receive()
+        assert info.value.info.initiator == "lost"
+        assert "Connection reset" in info.value.reason
+    assert not caplog.records
+
+
+# What an exception says to the peer...
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError(), 1011),
+        (ConnectionLost(POLITE), 1011),
+        (KeyboardInterrupt(), 1001),
+        (SystemExit(), 1001),
+        (ExceptionGroup("", [ValueError()]), 1011),
+        (BaseExceptionGroup("", [KeyboardInterrupt()]), 1001),
+        (BaseExceptionGroup("", [KeyboardInterrupt(), ExceptionGroup("", [ValueError()])]), 1011),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else repr(value),
+)
+def test_what_an_exception_says_to_the_peer(error: BaseException, code: int) -> None:
+    assert close_code_for(error) == code
