@@ -105,7 +105,7 @@ class Server:
         state = self._state
         return ServerStatistics(
             connections=len(self.connections),
-            opening=sum(each.opening for each in state.connections),
+            opening=len(state.opening),
             accepted=state.accepted,
             rejected=dict(state.rejected),
             close_codes=dict(state.close_codes),

@@ -50,28 +50,47 @@ class ServerState:
     options: Options
     draining: Flag = attrs.field(factory=Flag)
     connections: set[ServerConnection] = attrs.field(factory=set)
+    admitted: set[ServerConnection] = attrs.field(factory=set)
+    """Those that have a place. Who was refused is still there for a moment (`linger`)."""
+    opening: set[ServerConnection] = attrs.field(factory=set)
+    """Those of them whose first request is yet to be answered."""
+    hosts: Counter[str | None] = attrs.field(factory=Counter)
+    """How many places each address has."""
     accepted: int = 0
     handler_errors: int = 0
     rejected: Counter[int] = attrs.field(factory=Counter)
     close_codes: Counter[int] = attrs.field(factory=Counter)
     _departure: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
-    def overload(self, newcomer: ServerConnection) -> str | None:
-        """Return why there is no place for a newcomer, who is counted already."""
+    def admit(self, newcomer: ServerConnection) -> str | None:
+        """Give a newcomer a place; return why there is none."""
         options = self.options
-        if len(self.connections) > options.max_connections:
+        if len(self.admitted) >= options.max_connections:
             return "too many connections"
-        if sum(each.opening for each in self.connections) > options.max_handshakes:
+        if len(self.opening) >= options.max_handshakes:
             return "too many handshakes at a time"
         most = options.max_connections_per_address
-        if most != math.inf and newcomer.host is not None:
-            if sum(each.host == newcomer.host for each in self.connections) > most:
-                return "too many connections from this address"
+        if newcomer.host is not None and self.hosts[newcomer.host] >= most:
+            return "too many connections from this address"
+        self.admitted.add(newcomer)
+        self.opening.add(newcomer)
+        self.hosts[newcomer.host] += 1
         return None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many are being refused that one more is not worth an answer."""
+        return len(self.connections) - len(self.admitted) > self.options.max_handshakes
 
     def leave(self, connection: ServerConnection) -> None:
         """Forget a connection."""
         self.connections.discard(connection)
+        self.opening.discard(connection)
+        if connection in self.admitted:
+            self.admitted.discard(connection)
+            self.hosts[connection.host] -= 1
+            if not self.hosts[connection.host]:
+                del self.hosts[connection.host]
         self._departure.unpark_all()
 
     async def wait_until(self, fulfilled: Callable[[], bool]) -> None:
@@ -85,8 +104,6 @@ class ServerConnection:
 
     def __init__(self, stream: trio.abc.Stream, state: ServerState) -> None:
         self.id = new_id()
-        self.opening = True
-        """Whether the first request is yet to be answered."""
         self.busy = False
         """Whether a handler is at work."""
         self.websocket: WebSocket | None = None
@@ -119,7 +136,9 @@ class ServerConnection:
 
     async def _serve(self) -> None:
         self._allow(self._options.handshake_timeout)
-        overload = self._state.overload(self)
+        overload = self._state.admit(self)
+        if overload is not None and self._state.crowded:
+            return
         if isinstance(self._stream, trio.SSLStream):
             await self._stream.do_handshake()
         if overload is not None:
@@ -197,7 +216,7 @@ class ServerConnection:
 
     def _on_accept(self, ws: WebSocket) -> None:
         self._allow(math.inf)
-        self.opening = False
+        self._state.opening.discard(self)
         self.websocket = ws
         self._state.accepted += 1
         if self._state.draining:
@@ -228,14 +247,15 @@ class ServerConnection:
         """Send a response of any size: what bounds it is the lack of progress."""
         close = bool(self._state.draining)
         answer = memoryview(self._http.protocol.respond(response, close=close))
-        self._unanswered = self.opening = False
+        self._unanswered = False
+        self._state.opening.discard(self)
         while answer:
             self._allow(self._options.write_timeout)
             await self._http.send(bytes(answer[:READ_SIZE]))
             answer = answer[READ_SIZE:]
 
     def _count_rejection(self, status: int) -> None:
-        self.opening = False
+        self._state.opening.discard(self)
         self._state.rejected[status] += 1
 
     def _allow(self, seconds: float) -> None:

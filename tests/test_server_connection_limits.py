@@ -1,0 +1,99 @@
+"""What a server does with a crowd: places are counted right, and refusals are bounded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_ws import Options, Server, WebSocketRequest, serve_websocket_listeners
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Door(trio.abc.Listener[trio.abc.Stream]):
+    """A listener in memory."""
+
+    def __init__(self) -> None:
+        self._arrive, self._accept = trio.open_memory_channel[trio.abc.Stream](1000)
+
+    async def accept(self) -> trio.abc.Stream:
+        return await self._accept.receive()
+
+    async def aclose(self) -> None:
+        await self._accept.aclose()
+
+    def enter(self) -> trio.testing.MemoryStream | Any:
+        ours, theirs = trio.testing.memory_stream_pair()
+        self._arrive.send_nowait(theirs)
+        return ours
+
+
+async def accept(request: WebSocketRequest) -> None:
+    async with request.accept() as ws:
+        await ws.wait_closed()
+
+
+@asynccontextmanager
+async def serve(**options: Any) -> AsyncIterator[tuple[Door, Server]]:
+    door = Door()
+    async with trio.open_nursery() as nursery:
+        run = partial(serve_websocket_listeners, accept, [door], options=Options(**options))
+        server: Server = await nursery.start(run)
+        yield door, server
+        nursery.cancel_scope.cancel()
+
+
+async def answer(door: Door, request: bytes = REQUEST) -> tuple[int | None, Any]:
+    """Return the status of the answer, if there is one, and the stream."""
+    stream = door.enter()
+    await stream.send_all(request)
+    head = bytes(await stream.receive_some(4096))
+    return (int(head[9:12]) if head else None), stream
+
+
+async def test_refused_newcomers_take_no_place(autojump_clock) -> None:
+    async with serve(max_connections=2) as (door, server):
+        streams = [(await answer(door))[1] for _ in range(2)]
+        refused = [await answer(door) for _ in range(10)]
+        assert [status for status, _ in refused] == [503] * 10
+        await streams[0].aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await answer(door))[0] == 101  # and the refused are still there
+        assert server.statistics().connections == 2
+        assert server.statistics().rejected == {503: 10}
+
+
+async def test_beyond_as_many_refusals_as_handshakes_there_is_no_answer(autojump_clock) -> None:
+    async with serve(max_connections=1, max_handshakes=3) as (door, server):
+        await answer(door)
+        statuses = [(await answer(door))[0] for _ in range(10)]
+        assert statuses == [503] * 3 + [None] * 7
+        await trio.sleep(2)  # the refused have been let go
+        assert (await answer(door))[0] == 503
+        assert server.statistics().connections == 1
+
+
+@pytest.mark.parametrize("request_", [REQUEST, b"nonsense\r\n\r\n"])
+async def test_a_handshake_is_over_when_it_is_answered(request_: bytes, autojump_clock) -> None:
+    async with serve(max_handshakes=1) as (door, server):
+        for _ in range(5):
+            status, _ = await answer(door, request_)
+            assert status != 503
+            assert server.statistics().opening == 0
+        half = door.enter()
+        await half.send_all(REQUEST[:50])
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().opening == 1
+        assert (await answer(door))[0] == 503
+        await half.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().opening == 0
