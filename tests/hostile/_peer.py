@@ -18,17 +18,19 @@ class Peer:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.stream = stream
         self.parser = Parser()
+        self._turn = trio.Lock()
         self.ended: str | None = None
         """How TCP ended, once it has: ``"eof"`` or ``"reset"``."""
 
     async def send(self, data: bytes) -> None:
-        """Send bytes."""
-        await self.stream.send_all(data)
+        """Send bytes, in one piece whoever else sends."""
+        async with self._turn:
+            await self.stream.send_all(data)
 
     async def try_to_send(self, data: bytes) -> bool:
         """Send bytes to a peer that may have gone; return whether it took them."""
         try:
-            await self.stream.send_all(data)
+            await self.send(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         return True

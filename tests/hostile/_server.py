@@ -90,6 +90,12 @@ async def produce(ws: WebSocket) -> None:
         await ws.send(bytes(64 * 1024))
 
 
+async def fill_and_leave(ws: WebSocket) -> None:
+    """Send more than the network takes from a peer that does not read, and close."""
+    with trio.move_on_after(0.2):
+        await produce(ws)
+
+
 async def stubborn(ws: WebSocket) -> None:
     """Ignore cancellation for a while."""
     try:
@@ -118,7 +124,8 @@ async def publish(ws: WebSocket) -> None:
 HANDLERS: Final[dict[str, Callable[[WebSocket], Awaitable[None]]]] = {
     f"/{each.__name__.replace('_', '-')}": each
     for each in (
-        *(echo, sleep, slow, leave, leave_unread, fail, push, produce, stubborn),
+        *(echo, sleep, slow, leave, leave_unread, fail, push, produce),
+        *(fill_and_leave, stubborn),
         *(listen, publish),
     )
 }
