@@ -1,15 +1,64 @@
-"""Listeners for a server: TLS over TCP, and Unix sockets."""
+"""Listeners for a server: TLS over TCP, Unix sockets, and patience with all of them."""
 
 from __future__ import annotations
 
 import errno
+import logging
+import math
 import os
 import secrets
 import ssl
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import trio
+
+logger: Final = logging.getLogger("trio_ws")
+
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds until the next attempt, when the system has no room for a connection."""
+
+COMPLAINT_INTERVAL: Final = 60.0
+"""Seconds between two lines in the log about that."""
+
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
+class PatientListener(trio.abc.Listener[trio.abc.Stream]):
+    """Waits while the system has no descriptor, or no memory, for one more connection.
+
+    `trio.serve_listeners` does so, too, and logs a traceback ten times a second:
+    whoever has filled the table of descriptors would fill the disk as well.
+    """
+
+    def __init__(self, listener: trio.abc.Listener[Any], on_failure: Callable[[], None]) -> None:
+        self._listener = listener
+        self._on_failure = on_failure
+        self._quiet_until = -math.inf
+
+    async def accept(self) -> trio.abc.Stream:
+        """Return the next connection."""
+        while True:
+            try:
+                stream: trio.abc.Stream = await self._listener.accept()
+            except OSError as exc:
+                if exc.errno not in _SHORTAGES:
+                    raise
+                self._complain(exc)
+                await trio.sleep(ACCEPT_PAUSE)
+            else:
+                return stream
+
+    async def aclose(self) -> None:
+        """Close the listener."""
+        await self._listener.aclose()
+
+    def _complain(self, error: OSError) -> None:
+        self._on_failure()
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + COMPLAINT_INTERVAL
+            logger.error("no connection can be accepted at the moment: %s", error)
 
 
 def tcp_port(listener: trio.abc.Listener[Any]) -> int | None:

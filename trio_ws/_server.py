@@ -31,6 +31,7 @@ import trio
 
 from ._flag import Flag
 from ._listeners import (
+    PatientListener,
     check_server_context,
     open_tcp_listeners,
     open_unix_listener,
@@ -59,6 +60,8 @@ class ServerStatistics:
     """WebSockets that have ended, by close code."""
     handler_errors: int
     """Handlers that failed."""
+    accept_failures: int
+    """Attempts to accept a connection for which the system had no descriptor or memory."""
 
 
 class Server:
@@ -110,6 +113,7 @@ class Server:
             rejected=dict(state.rejected),
             close_codes=dict(state.close_codes),
             handler_errors=state.handler_errors,
+            accept_failures=state.accept_failures,
         )
 
     async def drain(
@@ -181,7 +185,7 @@ class Server:
                     task_status.started(self)
                     await trio.serve_listeners(
                         self._serve_stream,
-                        list(self._listeners),
+                        [PatientListener(each, self._count_shortage) for each in self._listeners],
                         handler_nursery=handler_nursery or nursery,
                     )
             except trio.Cancelled:
@@ -189,6 +193,9 @@ class Server:
                 with trio.CancelScope(shield=True):
                     await self._wait_for_all()
                 raise
+
+    def _count_shortage(self) -> None:
+        self._state.accept_failures += 1
 
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
         await ServerConnection(stream, self._state).run()

@@ -58,6 +58,7 @@ class ServerState:
     """How many places each address has."""
     accepted: int = 0
     handler_errors: int = 0
+    accept_failures: int = 0
     rejected: Counter[int] = attrs.field(factory=Counter)
     close_codes: Counter[int] = attrs.field(factory=Counter)
     _departure: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)

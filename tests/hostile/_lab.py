@@ -132,7 +132,7 @@ async def serve(
     files: int | None = None,
     certificate: Path | None = None,
     jump: bool = False,
-    tracebacks: bool = False,
+    errors: bool = False,
     folder: Path,
     **options: Any,
 ) -> AsyncIterator[ServerUnderAttack]:
@@ -164,17 +164,17 @@ async def serve(
         with trio.CancelScope(shield=True):
             await process.wait()
     assert process.returncode == 0, server.log
-    check_log(server.log, tracebacks=tracebacks)
+    check_log(server.log, errors=errors)
 
 
-def check_log(log: str, *, tracebacks: bool = False) -> None:
+def check_log(log: str, *, errors: bool = False) -> None:
     """Check that peers could not write into the log, nor break anything."""
     for line in log.splitlines():
         assert line.isprintable(), line
         assert len(line) < 500, line
-    if not tracebacks:
-        assert "Traceback" not in log, log
+    if not errors:
         assert "ERROR" not in log, log
+        assert "Traceback" not in log, log
 
 
 @attrs.frozen

@@ -274,7 +274,7 @@ async def test_allowed_origins_get_theirs_and_no_others(serve):
     "value", ["x\r\nSet-Cookie: a=b", "x\nSet-Cookie: a=b", "x\r\n\r\nHTTP/1.1 200 OK", "x\0", "€"]
 )
 async def test_an_answer_cannot_be_split_by_what_a_handler_passes_on(serve, handler, value):
-    async with serve(tracebacks=True) as server, connected(server.port) as peer:
+    async with serve(errors=True) as server, connected(server.port) as peer:
         await peer.send(request(f"/split-{handler}?value={quote(value)}"))
         head = await peer.read_head()
         assert head.startswith(b"HTTP/1.1 500 ")
