@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 from collections.abc import Callable, Iterator
@@ -165,8 +166,10 @@ class RawPeer:
         self.far = far
         self.masks = role == "client"
         self.eof = False
+        self.messages: list[str | bytes] = []  # those that `answer` has read
+        self.close: CloseConnection | None = None
         kind = ConnectionType.CLIENT if self.masks else ConnectionType.SERVER
-        extensions = [_wsproto_deflate(deflate)] if deflate else []
+        extensions = [_WsprotoDeflate(deflate)] if deflate else []
         self._wsproto = WsprotoConnection(kind, extensions)
         self._events: Iterator[Event] = iter(())
 
@@ -241,27 +244,55 @@ class RawPeer:
         assert len(decoder.buffer) == 0
 
     async def answer(self) -> None:
-        """Be a polite peer until TCP ends: answer pings and the Close."""
+        """Be a polite peer until TCP ends: note messages, answer pings and the Close."""
+        pieces: list[Any] = []
         while (event := await self.next_event()) is not None:
-            if isinstance(event, Ping):
-                await self.send_frame(PONG, bytes(event.payload))
+            assert self.close is None, "nothing may follow the Close"
+            if isinstance(event, Message):
+                pieces.append(event.data)
+                if event.message_finished:
+                    self.messages.append(type(pieces[0])().join(pieces))
+                    pieces.clear()
+            elif isinstance(event, Ping):
+                await self._try_to_send(self.frame(PONG, bytes(event.payload)))
             elif isinstance(event, CloseConnection):
-                await self.send_frame(CLOSE, struct.pack("!H", event.code))
+                self.close = event
+                await self._try_to_send(self.frame(CLOSE, struct.pack("!H", event.code)))
                 await self.stream.send_eof()
+
+    async def _try_to_send(self, data: bytes) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):  # the other side may have gone
+            await self.send(data)
 
     async def aclose(self) -> None:
         await self.stream.aclose()
 
 
-def _wsproto_deflate(agreed: DeflateParameters) -> WsprotoDeflate:
-    extension = WsprotoDeflate(
-        client_no_context_takeover=agreed.client_no_context_takeover,
-        client_max_window_bits=agreed.client_max_window_bits,
-        server_no_context_takeover=agreed.server_no_context_takeover,
-        server_max_window_bits=agreed.server_max_window_bits,
-    )
-    extension._enabled = True
-    return extension
+class _WsprotoDeflate(WsprotoDeflate):
+    """wsproto's own, enabled without a handshake.
+
+    And mended: in wsproto 1.3.2 a control frame between the fragments of a compressed
+    message makes it take the rest for uncompressed.
+    """
+
+    def __init__(self, agreed: DeflateParameters) -> None:
+        super().__init__(
+            client_no_context_takeover=agreed.client_no_context_takeover,
+            client_max_window_bits=agreed.client_max_window_bits,
+            server_no_context_takeover=agreed.server_no_context_takeover,
+            server_max_window_bits=agreed.server_max_window_bits,
+        )
+        self._enabled = True
+        self._in_message = False
+
+    def frame_inbound_complete(self, proto: Any, fin: bool) -> Any:
+        compressed = self._inbound_compressed
+        result = super().frame_inbound_complete(proto, fin)
+        if self._inbound_is_compressible:
+            self._in_message = not fin
+        elif self._in_message:
+            self._inbound_compressed = compressed
+        return result
 
 
 # Cancellation...

@@ -49,7 +49,7 @@ class Session:
             request=request,
             local_address=stream_address(stream, "getsockname"),
             remote_address=stream_address(stream, "getpeername"),
-            draining=draining or Flag(),
+            draining=Flag() if draining is None else draining,
         )
         self._manager = trio.open_nursery()
         self._keepalive = trio.CancelScope(shield=True)
