@@ -92,8 +92,10 @@ _MACHINE_ROOM = {
     "_linked_nursery",
     "_listeners",
     "_outbox",
+    "_pace",
     "_server_connection",
     "_streams",
+    "_transport",
 }
 
 

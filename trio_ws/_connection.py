@@ -59,13 +59,10 @@ from ._messages import (
 from ._options import KIB, Options
 from ._outbox import Outbox
 from ._protocol import Protocol
-from ._streams import READ_SIZE, linger
+from ._streams import linger
+from ._transport import Transport
 
 logger: Final = logging.getLogger("trio_ws")
-
-WRITE_SLICE: Final = 16 * KIB
-"""Bytes handed at a time to a stream that is no socket, so that ``write_timeout`` sees
-progress: the size of a TLS record (RFC 8446, section 5.1)."""
 
 TURN: Final = 64
 """Events, and KiB of messages, that are handled in a row before other tasks get their turn.
@@ -103,7 +100,7 @@ class Connection:
         self.protocol = protocol
         self.id = name or new_id()
         self.inbox = Inbox(options.receive_buffer, self._on_drained)
-        self.outbox = Outbox(options.send_buffer)
+        self.outbox = Outbox(options.send_buffer, self._on_work)
         self.nurseries: list[LinkedNursery] = []
         self.pings: dict[bytes, Ping] = {}
         self.latency: float | None = None
@@ -116,7 +113,9 @@ class Connection:
         self.messages_received = self.messages_sent = 0
         self.bytes_received = self.bytes_sent = 0
 
-        self._stream = stream
+        self._transport = Transport(stream)
+        self._rest = memoryview(b"")  # of a batch that has begun to leave
+        self._flushing = False
         self._reading = trio.CancelScope(shield=True)
         self._writing = trio.CancelScope(shield=True)
         self._cause: BaseException | None = None
@@ -244,7 +243,7 @@ class Connection:
         return False
 
     async def _end_tcp(self) -> bool:
-        await trio.aclose_forcefully(self._stream)
+        await trio.aclose_forcefully(self._transport.stream)
         return True
 
     async def _read_frames(self) -> bool:
@@ -259,13 +258,13 @@ class Connection:
                 await self.inbox.wait_not_full()
                 self.reading_since = trio.current_time()
                 continue
-            data = await self._stream.receive_some(READ_SIZE)
+            data = await self._transport.read()
             if not data:
                 self._lose("the peer ended TCP without a Close", None)
                 return False
             self.last_received = trio.current_time()
             self.bytes_received += len(data)
-            self.protocol.receive_data(bytes(data))
+            self.protocol.receive_data(data)
 
     def _dispatch(self) -> bool:
         """Handle what has come; return whether there may be more to handle at once."""
@@ -364,9 +363,9 @@ class Connection:
         self._queue_close()
         await self._written_out.wait()
         if violated:
-            await linger(self._stream)
+            await linger(self._transport.stream)
         elif self.client:
-            while await self._stream.receive_some(READ_SIZE):
+            while await self._transport.read():
                 pass
         return True
 
@@ -416,7 +415,9 @@ class Connection:
             try:
                 while not (self.outbox.closing and self.outbox.empty):
                     await self.outbox.wait_work()
-                    await self._write(self.outbox.next_batch())
+                    if not self._rest:
+                        self._rest = memoryview(self.outbox.next_batch())
+                    await self._write()
                     self.outbox.written()
             except Exception as exc:
                 self._on_write_error(exc)
@@ -425,19 +426,38 @@ class Connection:
         self.outbox.stop()
         self._written_out.set()
 
-    async def _write(self, data: bytes) -> None:
-        """Write all of it; each part that the network takes is a sign of life."""
-        rest = memoryview(data)
-        while rest:
+    async def _write(self) -> None:
+        """Write the batch; each part that the network takes is a sign of life."""
+        while self._rest:
             self._writing.deadline = trio.current_time() + self.options.write_timeout
-            if isinstance(self._stream, trio.SocketStream):
-                taken = await self._stream.socket.send(rest)
-            else:
-                taken = min(len(rest), WRITE_SLICE)
-                await self._stream.send_all(rest[:taken])
-            self.bytes_sent += taken
-            rest = rest[taken:]
+            self._advance(await self._transport.write(self._rest))
         self._writing.deadline = math.inf
+
+    def _advance(self, taken: int) -> None:
+        self.bytes_sent += taken
+        self._rest = self._rest[taken:]
+
+    def _on_work(self) -> None:
+        """There is something to write: write it here and now, or let the writing task.
+
+        The task takes all that comes until it gets its turn, at one system call. That pays
+        while there is more to receive, and more to answer therefore.
+        """
+        if self._flushing:
+            return
+        if self._rest or self.inbox.unread_messages or not self._transport.direct:
+            self.outbox.wake_writer()
+            return
+        self._flushing = True  # room calls for more, in the middle of this
+        while self.outbox.waiting:
+            self._rest = memoryview(self.outbox.next_batch())
+            self._advance(self._transport.write_now(self._rest))
+            if self._rest:
+                break
+            self.outbox.written()
+        self._flushing = False
+        if self._rest or self.outbox.closing:
+            self.outbox.wake_writer()
 
     def _on_write_error(self, exc: Exception) -> None:
         """Nobody can send any more; the reading task finds out how it ended, in time."""

@@ -1,7 +1,8 @@
-"""One data frame to bytes: RFC 6455, section 5.2.
+"""One data frame to bytes, and the extent of a frame in bytes: RFC 6455, section 5.2.
 
 Sending does not go through wsproto: a frame costs 0.2 µs here and 3.7 µs there
 (125 bytes, server), and a `PreparedMessage` must become bytes without a connection.
+Receiving leaves to it whatever is not plain (`Protocol`).
 """
 
 from __future__ import annotations
@@ -44,10 +45,30 @@ def encode_frame(
     if not masked:
         return header + payload
     key = os.urandom(4)  # fresh and unpredictable for each frame: RFC 6455, section 10.3
-    return b"".join((header, key, _mask(payload, key)))
+    return b"".join((header, key, apply_mask(payload, key)))
 
 
-def _mask(payload: bytes, key: bytes) -> bytes | bytearray:
+def frame_extent(data: bytes, at: int) -> tuple[int, int] | None:
+    """Return where the payload of the frame at ``at`` begins and ends, key not counted in.
+
+    `None` if its header is not complete. The end may lie beyond the data.
+    """
+    if len(data) < at + 2:
+        return None
+    second = data[at + 1]
+    size, start = second & 0x7F, at + 2
+    if size > 125:
+        start += 2 if size == 126 else 8
+        size = int.from_bytes(data[at + 2 : start], "big")
+    if second & _MASKED:
+        start += 4
+    if len(data) < start:
+        return None
+    return start, start + size
+
+
+def apply_mask(payload: bytes, key: bytes) -> bytes | bytearray:
+    """Mask a payload, or unmask it."""
     size = len(payload)
     if size > _XOR_AS_INTEGER:
         return XorMaskerSimple(key).process(bytearray(payload))

@@ -20,6 +20,7 @@ from typing import Final
 import trio
 
 from ._messages import Data, MessagePart
+from ._pace import Pace
 
 OVERHEAD: Final = 64
 """What an unread message counts for besides its bytes: a tuple of 56, and a place in a deque."""
@@ -38,6 +39,7 @@ class Inbox:
         self._end: Callable[[], Exception] | None = None
         self._busy = False
         self._whole_wanted = False
+        self._pace = Pace()
         self._news = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self.size = 0
@@ -131,7 +133,7 @@ class Inbox:
 
     async def get(self) -> Data:
         """Return the next message; raise what `end` said if there is none."""
-        await trio.lowlevel.checkpoint()
+        await self._pace.step()
         while not self._messages:
             await self._wait(whole=True)
         data, size = self._messages.popleft()

@@ -37,13 +37,15 @@ enough that a peer that only pings and never reads takes no more than 2 KiB."""
 class Outbox:
     """The sending half of a connection: frames in the order in which they leave."""
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, on_work: Callable[[], None] | None = None) -> None:
         self._limit = limit
+        self._on_work = on_work or self.wake_writer
         self._pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
         self._control: deque[tuple[bytes, Callable[[], None]]] = deque()
         self._data: deque[bytes] = deque()
         self._leaving: list[Callable[[], None]] = []
         self._batch_size = 0
+        self._in_flight = False  # a batch has been taken, and is not written yet
         self._refusal: Callable[[], Exception] | None = None
         self._turn: trio.lowlevel.Task | None = None  # who has it
         self._next = trio.lowlevel.ParkingLot()  # who waits for it
@@ -120,18 +122,18 @@ class Outbox:
         """Queue a message, or a part of one: with the turn, or right after `has_room`."""
         self._data.extend(frames)
         self.size += sum(map(len, frames))
-        self._work.unpark()
+        self._on_work()
 
     def put_ping(self, frame: bytes, left: Callable[[], None]) -> None:
         """Queue a Ping; ``left`` is called when it has left."""
         self._control.append((frame, left))
-        self._work.unpark()
+        self._on_work()
 
     def put_pong(self, make_frame: Callable[[], bytes]) -> None:
         """Queue a Pong, unless the Close is queued: no frame may follow that."""
         if not self.closing:
             self._pongs.append(make_frame())
-            self._work.unpark()
+            self._on_work()
 
     # The end...
 
@@ -140,7 +142,7 @@ class Outbox:
         self._data.append(frame)
         self.size += len(frame)
         self.closing = True
-        self._work.unpark()
+        self._on_work()
 
     def refuse(self, make_error: Callable[[], Exception]) -> None:
         """Let every sender, present and future, fail with ``make_error``."""
@@ -161,21 +163,32 @@ class Outbox:
     @property
     def empty(self) -> bool:
         """Whether everything has been written."""
-        return not (self._batch_size or self._data or self._control or self._pongs)
+        return not (self._in_flight or self.waiting)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are frames that have not begun to leave."""
+        return bool(self._data or self._control or self._pongs)
+
+    def wake_writer(self) -> None:
+        """Let the writing task see what there is to write."""
+        self._work.unpark()
 
     async def wait_work(self) -> None:
-        """Return once there is something to write."""
-        while not (self._data or self._control or self._pongs):
+        """Return once there is something to write, or nothing more will be."""
+        while self.empty and not self.closing:
             await self._work.park()
 
     def stop(self) -> None:
         """Say that nothing will be written any more."""
+        self._in_flight = False
         self._batch_size = 0
         self._leaving.clear()
         self.discard()
 
     def next_batch(self) -> bytes:
         """Return what to write next; `written` must follow."""
+        self._in_flight = True
         frames = list(self._pongs)
         self._pongs.clear()
         for frame, left in self._control:
@@ -190,6 +203,7 @@ class Outbox:
 
     def written(self) -> None:
         """Say that the batch is with the network: room for the next."""
+        self._in_flight = False
         self.size -= self._batch_size
         self._batch_size = 0
         leaving, self._leaving = self._leaving, []

@@ -13,6 +13,7 @@ from ._flag import Flag
 from ._http_request import RequestHead
 from ._linked_nursery import LinkedNursery
 from ._message_streams import MessageReceiver, MessageSender
+from ._pace import Pace
 from ._messages import (
     MAX_CONTROL_PAYLOAD,
     CloseCode,
@@ -69,6 +70,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         self._connection = connection
         self._inbox = connection.inbox
         self._outbox = connection.outbox
+        self._pace = Pace()
         self._subprotocol = subprotocol
         self._request = request
         self._local_address = local_address
@@ -205,7 +207,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         finally:
             self._outbox.end_turn()
         self._connection.messages_sent += 1
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        await self._pace.step_uncancelled()
 
     def open_message(self, *, text: bool, compress: bool | None = None) -> MessageSender:
         """Send one message in fragments: ``async with ws.open_message(text=True) as part``.

@@ -1,0 +1,31 @@
+"""Where a frame begins and ends, told from its header."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_ws._frames import BINARY, apply_mask, encode_frame, frame_extent
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
+def test_the_extent_of_a_frame_is_that_of_its_payload(size: int, *, masked: bool) -> None:
+    payload = bytes(size)
+    frame = encode_frame(BINARY, payload, masked=masked)
+    extent = frame_extent(b"before" + frame + b"behind", 6)
+    assert extent is not None
+    start, end = extent
+    assert end == 6 + len(frame)
+    found = (b"before" + frame)[start:end]
+    if masked:
+        found = bytes(apply_mask(found, frame[start - 10 : start - 6]))
+    assert found == payload
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [0, 126, 65536])
+def test_a_header_that_is_not_complete_tells_nothing(size: int, *, masked: bool) -> None:
+    frame = encode_frame(BINARY, bytes(size), masked=masked)
+    header = len(frame) - size
+    assert all(frame_extent(frame[:have], 0) is None for have in range(header))
+    assert frame_extent(frame[:header], 0) == (header, len(frame))
