@@ -1,7 +1,8 @@
-"""What a server does with a crowd: places are counted right, and refusals are bounded."""
+"""What a server does with a crowd: places are counted, refusals bounded, lines written."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -31,8 +32,16 @@ class Door(trio.abc.Listener[trio.abc.Stream]):
     async def aclose(self) -> None:
         await self._accept.aclose()
 
-    def enter(self) -> trio.testing.MemoryStream | Any:
+    def enter(self, failure: Exception | None = None) -> Any:
         ours, theirs = trio.testing.memory_stream_pair()
+
+        async def fail() -> None:
+            await trio.lowlevel.checkpoint()
+            assert failure is not None
+            raise failure
+
+        if failure is not None:
+            theirs.receive_stream.receive_some_hook = fail
         self._arrive.send_nowait(theirs)
         return ours
 
@@ -97,3 +106,40 @@ async def test_a_handshake_is_over_when_it_is_answered(request_: bytes, autojump
         await half.aclose()
         await trio.testing.wait_all_tasks_blocked()
         assert server.statistics().opening == 0
+
+
+# One line in the log for each...
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Return levels and texts, without the names of the connections."""
+    found = [
+        (record.levelname, record.getMessage().partition(" from None: ")[2])
+        for record in caplog.records
+        if record.name == "trio_ws"
+    ]
+    caplog.clear()
+    return found
+
+
+async def test_who_is_dropped_or_lost_early_takes_a_line(autojump_clock, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with serve() as (door, _):
+        half = door.enter()
+        await half.send_all(REQUEST[:50])
+        await trio.sleep(11)
+        assert lines(caplog) == [("INFO", "dropped before a request had come")]
+        assert await half.receive_some(1) == b""
+
+        door.enter(failure=trio.BrokenResourceError("TLS went wrong"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert lines(caplog) == [("INFO", "lost: TLS went wrong")]
+
+        late = door.enter()
+        await late.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        late.receive_stream.close()  # the answer cannot be sent
+        await trio.testing.wait_all_tasks_blocked()
+        assert lines(caplog) == [
+            ("INFO", "refused: 426: a WebSocket is served here, over HTTP/1.1"),
+            ("DEBUG", "lost: MemoryReceiveStream was closed"),
+        ]

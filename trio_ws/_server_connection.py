@@ -125,8 +125,11 @@ class ServerConnection:
                 await self._serve()
             if self.scope.cancelled_caught and self._unanswered:
                 await self._apologise()
+            elif self.scope.cancelled_caught and self in self._state.opening:
+                self._log(logging.INFO, "dropped before a request had come")
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            logger.debug("connection %s from %s: lost: %r", self.id, self.host, exc)
+            early = self in self._state.opening  # TLS that failed, as a rule
+            self._log(logging.INFO if early else logging.DEBUG, f"lost: {exc.__cause__ or exc}")
         finally:
             self._state.leave(self)
 
@@ -232,7 +235,7 @@ class ServerConnection:
     # Answers...
 
     async def _refuse(self, refusal: BadRequest) -> None:
-        logger.info("connection %s from %s: refused: %s", self.id, self.host, refusal)
+        self._log(logging.INFO, f"refused: {refusal}")
         self._count_rejection(refusal.status)
         await self._send(refusal.response)
 
@@ -258,6 +261,10 @@ class ServerConnection:
     def _count_rejection(self, status: int) -> None:
         self._state.opening.discard(self)
         self._state.rejected[status] += 1
+
+    def _log(self, level: int, what: str) -> None:
+        """Write a line; nothing in it is in the peer's words."""
+        logger.log(level, "connection %s from %s: %s", self.id, self.host, what)
 
     def _allow(self, seconds: float) -> None:
         self.scope.deadline = trio.current_time() + seconds
