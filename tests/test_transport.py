@@ -10,6 +10,7 @@ import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from trio_ws._transport import WRITE_SLICE, Transport
+from trio_ws.testing import MemoryNetwork
 
 
 def socket_pair() -> tuple[trio.SocketStream, socket.socket]:
@@ -42,6 +43,23 @@ async def test_a_stream_that_is_no_socket_is_only_written_by_waiting() -> None:
     assert len(await theirs.receive_some()) == WRITE_SLICE
     await theirs.send_all(b"in")
     assert await transport.read() == b"in"
+
+
+async def test_a_socket_without_a_descriptor_is_left_to_trio() -> None:
+    """A program may bring its own: `trio.abc.SocketFactory`."""
+    network = MemoryNetwork()
+    async with (
+        network.listen() as listener,
+        await network.connect("localhost", 80) as stream,
+        await listener.accept() as peer,
+    ):
+        transport = Transport(stream)
+        assert not transport.direct
+        assert transport.write_now(b"out") == 0
+        assert await transport.write(memoryview(b"out")) == 3
+        assert await peer.receive_some() == b"out"
+        await peer.send_all(b"in")
+        assert await transport.read() == b"in"
 
 
 async def test_what_does_not_fit_is_left_to_whoever_waits() -> None:

@@ -9,6 +9,7 @@ through the stream.
 from __future__ import annotations
 
 import os
+import stat
 from typing import Final
 
 import trio
@@ -27,7 +28,7 @@ class Transport:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
-        self._direct = self._socket if os.name == "posix" else None
+        self._direct = self._socket if _is_of_the_kernel(self._socket) else None
 
     @property
     def direct(self) -> bool:
@@ -74,3 +75,13 @@ class Transport:
         piece = data[:WRITE_SLICE]
         await self.stream.send_all(piece)
         return len(piece)
+
+
+def _is_of_the_kernel(socket: trio.socket.SocketType | None) -> bool:
+    """Whether a socket has a descriptor: a `trio.abc.SocketFactory` may make others."""
+    if socket is None or os.name != "posix":
+        return False
+    try:
+        return stat.S_ISSOCK(os.fstat(socket.fileno()).st_mode)
+    except OSError:
+        return False
