@@ -43,13 +43,13 @@ class Frame:
     Two frames are equal if they mean the same: mask and form of length do not count.
     """
 
-    opcode: int
+    opcode: int = attrs.field(validator=attrs.validators.in_(range(16)))
     """0 continuation, 1 text, 2 binary, 8 close, 9 ping, 10 pong; 0 to 15 fit in."""
     payload: bytes = b""
     """As the application means it: not masked."""
     fin: bool = attrs.field(default=True, kw_only=True)
     """Whether it is the last frame of its message."""
-    rsv: int = attrs.field(default=0, kw_only=True)
+    rsv: int = attrs.field(default=0, kw_only=True, validator=attrs.validators.in_(range(8)))
     """The three reserved bits, 0 to 7; 4 is RSV1: "compressed" (RFC 7692)."""
     mask: bytes | None = attrs.field(default=None, kw_only=True, eq=False)
     """The four bytes of the mask; `None`: not masked."""

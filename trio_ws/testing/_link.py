@@ -56,9 +56,11 @@ def _check_chunk(_: object, __: object, value: int | tuple[int, int] | None) -> 
         raise ValueError(f"chunk is a number of bytes, or two: fewest and most, not {value!r}")
 
 
-def _settled(direction: Direction, _: object, value: Any) -> Any:
+def _settled(direction: Direction, field: attrs.Attribute[Any], value: Any) -> Any:
     """What has left, has left; what follows obeys the new value."""
     direction._settle()
+    if direction._queue and field.name == "bandwidth":
+        direction._free_at = trio.current_time()  # the packet that is leaving begins anew
     direction.wake()
     return value
 
@@ -131,6 +133,10 @@ class Direction:
 
     def cut(self) -> None:
         """Let nothing arrive any more, closing included, and tell nobody."""
+        self._settle()
+        while self._travelling and (self._stalled or self._travelling[-1][0] > trio.current_time()):
+            self._travelling.pop()
+        self._queue.clear()
         self._cut = True
         self._note("cut")
 

@@ -21,11 +21,11 @@ def check_leaks(item: pytest.Item) -> Iterator[None]:
     before = open_sockets()
     yield
     left = [each for each in open_sockets() if each not in before]
+    told = "\n    ".join(["the test has left open:", *map(repr, left)])
     for each in left:
         each.close()
     if left and not item.stash.get(FAILED, False):
-        names = "\n    ".join(map(repr, left))
-        pytest.fail(f"the test has left open:\n    {names}", pytrace=False)
+        pytest.fail(told, pytrace=False)
 
 
 def add_transcripts(item: pytest.Item, report: pytest.TestReport) -> None:

@@ -141,8 +141,12 @@ class MemorySocket(trio.socket.SocketType):
         _open[self] = None
 
     def __repr__(self) -> str:
-        where = "listening" if self._backlog is not None else f"connected to {self._remote}"
-        return f"<MemorySocket {self.local} {'closed' if self.closed else where}>"
+        state = f"connected to {self._remote}" if self._remote else "new"
+        if self.closed:
+            state = "closed"
+        elif self._backlog is not None:
+            state = "listening"
+        return f"<MemorySocket {self.local} {state}>"
 
     # Facts...
 
