@@ -15,7 +15,7 @@ from types import ModuleType
 import trio
 
 from ._client import open_websocket
-from ._errors import ConnectionClosed, WebSocketError
+from ._errors import WebSocketError
 from ._routes import Routes
 from ._server import Server, serve_websocket
 from ._server_connection import Handler
