@@ -90,26 +90,10 @@ class Client:
         at, end = 0, len(data)
         while at < end:
             if not self._left:
-                if end - at < 2:
+                begun = self._begin_frame(data, at)
+                if begun is None:
                     break
-                length, size = data[at + 1] & 0x7F, 2
-                if length == 126:
-                    size = 4
-                elif length == 127:
-                    size = 10
-                if end - at < size:
-                    break
-                if size > 2:
-                    length = int.from_bytes(data[at + 2 : at + size], "big")
-                opcode = data[at] & 15
-                assert opcode < 3, f"unexpected opcode {opcode}"
-                self._fin = bool(data[at] & 0x80)
-                self._compressed |= bool(data[at] & 0x40)
-                self._left = length
-                if data[at + 1] & 0x80:  # only who sends our own bytes back masks them
-                    self._left += 4
-                    self._first = None
-                at += size
+                at = begun
             taken = min(self._left, end - at)
             if self._first is not None:
                 self._first += data[at : at + taken]
@@ -117,7 +101,24 @@ class Client:
             self._left -= taken
             if not self._left and self._fin:
                 self.received += 1
-        self._head = data[at:] if at < end else b""
+        self._head = data[at:]
+
+    def _begin_frame(self, data: bytes, at: int) -> int | None:
+        """Read a header; return where the payload begins, `None` if there is more to come."""
+        size = {126: 4, 127: 10}.get(data[at + 1] & 0x7F, 2) if at + 1 < len(data) else 2
+        if len(data) < at + size:
+            return None
+        opcode = data[at] & 15
+        assert opcode < 3, f"unexpected opcode {opcode}"
+        self._fin = bool(data[at] & 0x80)
+        self._compressed |= bool(data[at] & 0x40)
+        self._left = data[at + 1] & 0x7F
+        if size > 2:
+            self._left = int.from_bytes(data[at + 2 : at + size], "big")
+        if data[at + 1] & 0x80:  # only who sends our own bytes back masks them
+            self._left += 4
+            self._first = None
+        return at + size
 
     def check(self, payload: bytes) -> None:
         """Compare the first message with what it should be."""
@@ -145,78 +146,76 @@ def first_exchange(clients: list[Client], request: bytes, payload: bytes) -> Non
         client.sock.setblocking(False)
 
 
-def echo(
-    clients: list[Client], request: bytes, depth: int, total: int
-) -> tuple[float, list[float]]:
-    """Keep ``depth`` messages in flight on each connection; return seconds and round trips."""
-    by_fd = {client.sock.fileno(): client for client in clients}
-    poll = select.epoll()
-    for fd in by_fd:
-        poll.register(fd, select.EPOLLIN)
-    goal = total // len(clients)
-    sent = {fd: 0 for fd in by_fd}
-    base = {fd: client.received for fd, client in by_fd.items()}
-    backlog: dict[int, memoryview] = {}
-    began: dict[int, float] = {}
-    trips: list[float] = []
+class Echo:
+    """Keeps messages in flight on connections until each has had its share."""
 
-    def push(fd: int, count: int) -> None:
-        count = min(count, goal - sent[fd])
-        if count <= 0:
-            return
-        sent[fd] += count
-        data = request * count if count > 1 else request
-        if fd in backlog:
-            backlog[fd] = memoryview(bytes(backlog[fd]) + data)
-            return
-        try:
-            taken = by_fd[fd].sock.send(data)
-        except (BlockingIOError, ssl.SSLWantWriteError):
-            taken = 0
-        if taken < len(data):
-            backlog[fd] = memoryview(data)[taken:]
-            poll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+    def __init__(self, clients: list[Client], request: bytes, depth: int, total: int) -> None:
+        self._clients = {client.sock.fileno(): client for client in clients}
+        self._request = request
+        self._depth = depth
+        self._goal = total // len(clients)
+        self._sent = dict.fromkeys(self._clients, 0)
+        self._base = {fd: client.received for fd, client in self._clients.items()}
+        self._backlog: dict[int, memoryview] = {}
+        self._began: dict[int, float] = {}
+        self._open = set(self._clients)
+        self._poll = select.epoll()
+        self.trips: list[float] = []
 
-    def flush(fd: int) -> None:
-        rest = backlog[fd]
+    def run(self) -> float:
+        """Return the seconds that it took."""
+        for fd in self._clients:
+            self._poll.register(fd, select.EPOLLIN)
+        start = time.perf_counter()
+        for fd in self._clients:
+            self._began[fd] = time.perf_counter()
+            self._push(fd, self._depth)
+        while self._open:
+            events = self._poll.poll(30)
+            assert events, "nothing came for 30 s"
+            for fd, mask in events:
+                if mask & select.EPOLLOUT and fd in self._backlog:
+                    self._flush(fd)
+                if mask & ~select.EPOLLOUT:
+                    self._pull(fd)
+        self._poll.close()
+        return time.perf_counter() - start
+
+    def _pull(self, fd: int) -> None:
+        client = self._clients[fd]
+        before = client.received
+        for data in _available(client.sock):
+            client.feed(data)
+        got = client.received - before
+        if self._depth == 1 and got:
+            now = time.perf_counter()
+            self.trips.append(now - self._began[fd])
+            self._began[fd] = now
+        self._push(fd, got)
+        if client.received - self._base[fd] >= self._goal:
+            self._open.discard(fd)
+
+    def _push(self, fd: int, count: int) -> None:
+        count = min(count, self._goal - self._sent[fd])
+        if not count:
+            return
+        self._sent[fd] += count
+        waiting = self._backlog.get(fd, memoryview(b""))
+        self._backlog[fd] = memoryview(bytes(waiting) + self._request * count)
+        self._poll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+        self._flush(fd)
+
+    def _flush(self, fd: int) -> None:
+        rest = self._backlog[fd]
         try:
-            rest = rest[by_fd[fd].sock.send(rest) :]
+            rest = rest[self._clients[fd].sock.send(rest) :]
         except (BlockingIOError, ssl.SSLWantWriteError):
             return
         if rest:
-            backlog[fd] = rest
+            self._backlog[fd] = rest
         else:
-            del backlog[fd]
-            poll.modify(fd, select.EPOLLIN)
-
-    start = time.perf_counter()
-    for fd in by_fd:
-        began[fd] = time.perf_counter()
-        push(fd, depth)
-    open_fds = set(by_fd)
-    while open_fds:
-        events = poll.poll(30)
-        assert events, "nothing came for 30 s"
-        for fd, mask in events:
-            if mask & select.EPOLLOUT and fd in backlog:
-                flush(fd)
-            if not mask & ~select.EPOLLOUT:
-                continue
-            client = by_fd[fd]
-            before = client.received
-            for data in _available(client.sock):
-                client.feed(data)
-            got = client.received - before
-            if got:
-                now = time.perf_counter()
-                if depth == 1:
-                    trips.append(now - began[fd])
-                    began[fd] = now
-                push(fd, got)
-                if client.received - base[fd] >= goal:
-                    open_fds.discard(fd)
-    poll.close()
-    return time.perf_counter() - start, trips
+            del self._backlog[fd]
+            self._poll.modify(fd, select.EPOLLIN)
 
 
 def _available(sock: socket.socket) -> Iterator[bytes]:

@@ -73,6 +73,8 @@ class Result:
 
 @dataclass
 class Workload:
+    """What is asked of each server."""
+
     name: str
     mode: str
     measure: Callable[[Running], Result]
@@ -83,11 +85,9 @@ class Workload:
 @contextmanager
 def running(peer: str, mode: str) -> Iterator[Running]:
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "servers.py"), peer, mode],
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
+        [sys.executable, str(HERE / "servers.py"), peer, mode], stdout=subprocess.PIPE, text=True
     )
+    os.sched_setaffinity(process.pid, {SERVER_CORE})
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
@@ -119,15 +119,14 @@ def echo(
         deflate = connect.get("deflate", False)
         tls = client_tls() if connect.get("tls") else None
         connections = [load.Client(server.port, deflate=deflate, tls=tls) for _ in range(clients)]
-        request = load.frame(
-            load.compress(payload) if deflate else payload, opcode, rsv1=deflate
-        )
+        request = load.frame(load.compress(payload) if deflate else payload, opcode, rsv1=deflate)
         load.first_exchange(connections, request, payload)
-        load.echo(connections, request, depth, max(total // 10, clients))  # warm up
+        load.Echo(connections, request, depth, max(total // 10, clients)).run()  # warm up
+        measured = load.Echo(connections, request, depth, total)
         cpu = server.cpu()
-        seconds, trips = load.echo(connections, request, depth, total)
+        seconds = measured.run()
         used = server.cpu() - cpu
-        return Result(used / total * 1e6, total / seconds, trips)
+        return Result(used / total * 1e6, total / seconds, measured.trips)
 
     return measure
 
@@ -214,12 +213,18 @@ def workloads(scale: float) -> list[Workload]:
     with_deflate = tuple(p for p in no_tcp if p not in ("trio-websocket", "picows uvloop"))
     kib64, mib = text(64 * 1024), text(1024 * 1024)
     return [
-        Workload("64 connections, 125 B, one in flight", "echo", echo(64, 1, n(40_000), text(125))),
+        Workload(
+            "64 connections, 125 B, one in flight", "echo", echo(64, 1, n(40_000), text(125))
+        ),
         Workload("1 connection, 125 B, one in flight", "echo", echo(1, 1, n(15_000), text(125))),
         Workload("8 connections, 125 B, 64 in flight", "echo", echo(8, 64, n(80_000), text(125))),
-        Workload("64 connections, 1 KiB", "echo", echo(64, 1, n(20_000), text(1024)), peers=no_tcp),
+        Workload(
+            "64 connections, 1 KiB", "echo", echo(64, 1, n(20_000), text(1024)), peers=no_tcp
+        ),
         Workload("8 connections, 64 KiB text", "echo", echo(8, 1, n(3_000), kib64), peers=no_tcp),
-        Workload("8 connections, 64 KiB binary", "echo", echo(8, 1, n(3_000), kib64, 2), peers=no_tcp),
+        Workload(
+            "8 connections, 64 KiB binary", "echo", echo(8, 1, n(3_000), kib64, 2), peers=no_tcp
+        ),
         Workload("4 connections, 1 MiB text", "echo", echo(4, 1, n(200), mib), peers=no_tcp),
         Workload("4 connections, 1 MiB binary", "echo", echo(4, 1, n(200), mib, 2), peers=no_tcp),
         Workload(
@@ -228,9 +233,16 @@ def workloads(scale: float) -> list[Workload]:
             echo(64, 1, n(10_000), document(1024), deflate=True),
             peers=with_deflate,
         ),
-        Workload("16 connections, 125 B, TLS", "tls", echo(16, 1, n(10_000), text(125), tls=True), peers=no_tcp),
+        Workload(
+            "16 connections, 125 B, TLS",
+            "tls",
+            echo(16, 1, n(10_000), text(125), tls=True),
+            peers=no_tcp,
+        ),
         Workload("broadcast to 500, per delivery", "broadcast", broadcast(500, 100), peers=no_tcp),
-        Workload("broadcast to 2000, per delivery", "broadcast", broadcast(2000, 25), peers=no_tcp),
+        Workload(
+            "broadcast to 2000, per delivery", "broadcast", broadcast(2000, 25), peers=no_tcp
+        ),
         Workload("open and close", "echo", open_close(n(1_000)), peers=no_tcp),
         Workload("idle connection", "echo", idle(2_000), unit="KiB", peers=no_tcp),
     ]
@@ -283,7 +295,8 @@ def print_table(workload: Workload, table: dict[str, list[Result]]) -> None:
         rate = statistics.median(result.rate for result in results)
         trips = sorted(trip for result in results for trip in result.trips)
         p50, p99 = (
-            f"{trips[int(len(trips) * share)] * 1e6:.0f} µs" if trips else "" for share in (0.5, 0.99)
+            f"{trips[int(len(trips) * share)] * 1e6:.0f} µs" if trips else ""
+            for share in (0.5, 0.99)
         )
         ratio = f"{value / ours:.2f}"
         print(f"| {peer} | {value:.1f} | {ratio} | {rate:,.0f} | {p50} | {p99} |", flush=True)
