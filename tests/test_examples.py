@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import re
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
@@ -23,15 +22,9 @@ import trio
 import trio.testing
 from _browser import PHONE, Browser, Page, launch_browser, open_browser
 
-from trio_ws import (
-    ConnectionLost,
-    ConnectionRejected,
-    Options,
-    Rooms,
-    WebSocket,
-    open_websocket_over_stream,
-    serve_websocket_listeners,
-)
+from trio_ws import ConnectionLost, ConnectionRejected, Options, Rooms, WebSocket
+from trio_ws._server_connection import Handler
+from trio_ws.testing import Connect, open_server
 
 ROOT: Final = Path(__file__).parent.parent
 SOON: Final = 2  # seconds in which a program ends that was told to
@@ -229,38 +222,9 @@ async def enter_chat(
 # Handlers...
 
 
-class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """Where clients of this process connect without a socket."""
-
-    def __init__(self) -> None:
-        self._put, self._get = trio.open_memory_channel[trio.abc.Stream](1000)
-
-    def connect(self) -> trio.abc.Stream:
-        ours, theirs = trio.testing.memory_stream_pair()
-        self._put.send_nowait(theirs)
-        return ours
-
-    async def accept(self) -> trio.abc.Stream:
-        return await self._get.receive()
-
-    async def aclose(self) -> None:
-        await self._get.aclose()
-
-
-Connect = Callable[[str], AbstractAsyncContextManager[WebSocket]]
-
-
-@asynccontextmanager
-async def serve(example: ModuleType, handler: Any) -> AsyncIterator[Connect]:
-    """Serve a handler of an example in memory; yields ``connect("/path?query")``."""
-    listener = MemoryListener()
-    options = getattr(example, "OPTIONS", Options())
-    run = functools.partial(serve_websocket_listeners, handler, [listener], options=options)
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(run)
-        yield lambda path: open_websocket_over_stream(listener.connect(), f"ws://memory{path}")
-        nursery.cancel_scope.cancel()
+def serve(example: ModuleType, handler: Handler) -> AbstractAsyncContextManager[Connect]:
+    """Serve a handler of an example in memory, with the example's options."""
+    return open_server(handler, options=getattr(example, "OPTIONS", Options()))
 
 
 def load(name: str) -> ModuleType:

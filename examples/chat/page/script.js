@@ -221,8 +221,8 @@ byId("entry").addEventListener("submit", () => {
     name = wanted;
     reconnect();
   }
-  byId("text").focus();
 });
+byId("entrance").addEventListener("close", () => byId("text").focus());
 
 byId("entrance").addEventListener("cancel", (event) => {
   if (!name) event.preventDefault(); // nobody comes in without a name
