@@ -39,4 +39,3 @@ from .rooms import Rooms as Rooms
 for _thing in tuple(globals().values()):
     if isinstance(_thing, (type, _FunctionType)) and _thing is not _FunctionType:
         _thing.__module__ = __name__
-del _thing

@@ -98,20 +98,22 @@ class Connection:
         self.options = options
         self.client = client
         self.protocol = protocol
-        self.id = name or new_id()
-        self.inbox = Inbox(options.receive_buffer, self._on_drained)
-        self.outbox = Outbox(options.send_buffer, self._on_work)
+        self.id: str = name or new_id()
+        self.inbox: Inbox = Inbox(options.receive_buffer, self._on_drained)
+        self.outbox: Outbox = Outbox(options.send_buffer, self._on_work)
         self.nurseries: list[LinkedNursery] = []
         self.pings: dict[bytes, Ping] = {}
         self.latency: float | None = None
         self.info: CloseInfo | None = None
-        self.over = trio.Event()
+        self.over: trio.Event = trio.Event()
         self.tasks: trio.Nursery  # where those of the connection run; set by `Session`
-        self.last_received = trio.current_time()
+        self.last_received: float = trio.current_time()
         self.reading_since: float | None = self.last_received
         """Since when reading goes on; `None` while it is paused."""
-        self.messages_received = self.messages_sent = 0
-        self.bytes_received = self.bytes_sent = 0
+        self.messages_received: int = 0
+        self.messages_sent: int = 0
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
 
         self._transport = Transport(stream)
         self._rest = memoryview(b"")  # of a batch that has begun to leave
@@ -419,7 +421,7 @@ class Connection:
                         self._rest = memoryview(self.outbox.next_batch())
                     await self._write()
                     self.outbox.written()
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001  # no stream's error may leave this task
                 self._on_write_error(exc)
         if self._writing.cancelled_caught:  # by its deadline; or it is over already
             self.give_up(f"no byte was taken for {self.options.write_timeout} s")

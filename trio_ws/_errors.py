@@ -44,7 +44,7 @@ class ConnectionRejected(HandshakeError):
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         self.status = status
-        self.headers = CIMultiDictProxy(CIMultiDict(headers))
+        self.headers: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict(headers))
         self.body = body
         super().__init__(status, self.headers, body)
 

@@ -6,8 +6,10 @@ import trio
 
 
 class Flag:
-    """A `trio.Event` that is also a truth value: ``if ws.draining`` and
-    ``await ws.draining.wait()`` both say what they look like."""
+    """A `trio.Event` that is also a truth value.
+
+    ``if ws.draining`` and ``await ws.draining.wait()`` both say what they look like.
+    """
 
     def __init__(self) -> None:
         self._event = trio.Event()

@@ -14,7 +14,7 @@ class HTTPConnection:
 
     def __init__(self, stream: trio.abc.Stream, max_header_size: float) -> None:
         self.stream = stream
-        self.protocol = ServerHTTP(max_header_size)
+        self.protocol: ServerHTTP = ServerHTTP(max_header_size)
 
     @property
     def finished(self) -> bool:

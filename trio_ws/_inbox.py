@@ -42,9 +42,9 @@ class Inbox:
         self._pace = Pace()
         self._news = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
-        self.size = 0
+        self.size: int = 0
         """Unread bytes."""
-        self.visits = 0
+        self.visits: int = 0
         """How often a task has come to receive."""
         self.consumer: trio.lowlevel.Task | None = None
         """The last task that did."""

@@ -20,9 +20,11 @@ class Owner(Protocol):
 
     def watch(self, linked: LinkedNursery) -> None:
         """Cancel a nursery in time, now that the connection has ended."""
+        ...
 
     def caused(self, error: BaseException) -> bool:
         """Whether an exception says that the connection is over."""
+        ...
 
 
 class LinkedNursery:

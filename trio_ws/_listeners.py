@@ -6,8 +6,9 @@ import errno
 import logging
 import math
 import os
-import secrets
+import socket
 import ssl
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -134,45 +135,56 @@ async def open_tcp_listeners(
 async def open_unix_listener(path: str | os.PathLike[str], mode: int) -> trio.SocketListener:
     """Listen on a Unix socket, which replaces one that nobody listens on any more.
 
-    It is made beside ``path`` and moved there when it is ready: at no time does it
-    exist with other permissions than ``mode``.
-
     Raises:
       OSError: somebody listens there already, or it cannot be made.
     """
-    target = os.fspath(path)
-    await _refuse_to_evict(target)
-    temporary = f"{target}.{secrets.token_hex(4)}"
-    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    target = Path(path)
+    if _exists(target):
+        await _refuse_to_evict(target)
+    await trio.lowlevel.checkpoint()
+    return trio.SocketListener(trio.socket.from_stdlib_socket(_bind(target, mode)))
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _bind(target: Path, mode: int) -> socket.socket:
+    """Make the socket in a folder that is closed to others, and move it when it is ready.
+
+    So nobody meets it with other permissions than ``mode``, or before it listens; and the
+    umask, which is the whole process's, stays as it is.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        old_mask = os.umask(0o777)
-        try:
-            await sock.bind(temporary)
-        finally:
-            os.umask(old_mask)
-        os.chmod(temporary, mode)
-        sock.listen(_UNIX_BACKLOG)
-        os.rename(temporary, target)
+        with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder:  # 0700
+            made = Path(folder, "s")
+            sock.bind(str(made))
+            made.chmod(mode)
+            sock.listen(_UNIX_BACKLOG)
+            made.rename(target)
     except BaseException:
         sock.close()
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
         raise
-    return trio.SocketListener(sock)
+    return sock
 
 
 _UNIX_BACKLOG = 65535  # as trio.open_tcp_listeners: the kernel cuts it to what it allows
 
 
-async def _refuse_to_evict(path: str) -> None:
-    if not os.path.lexists(path):
-        await trio.lowlevel.checkpoint()
-        return
+async def _refuse_to_evict(path: Path) -> None:
     try:
         stream = await trio.open_unix_socket(path)
     except ConnectionRefusedError:
         return  # left behind by a process that is gone
     except OSError as exc:
-        raise FileExistsError(errno.EEXIST, "there is something that is no socket", path) from exc
+        raise FileExistsError(
+            errno.EEXIST, "there is something that is no socket", str(path)
+        ) from exc
     await trio.aclose_forcefully(stream)
-    raise OSError(errno.EADDRINUSE, "another server listens there", path)
+    raise OSError(errno.EADDRINUSE, "another server listens there", str(path))
+
+
+def remove_unix_socket(path: str | os.PathLike[str]) -> None:
+    """Remove the socket of a server that has ended, if it is still there."""
+    Path(path).unlink(missing_ok=True)

@@ -100,7 +100,7 @@ class MessageReceiver:
         self._open = False
         self._next: MessagePart | None = None
         self._finished = False
-        self.text = False
+        self.text: bool = False
         """Whether the message is text; known once the block is entered."""
 
     async def __aenter__(self) -> Self:

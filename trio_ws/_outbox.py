@@ -53,9 +53,9 @@ class Outbox:
         self._work = trio.lowlevel.ParkingLot()  # the writing task
         self.feeders: list[Callable[[], None]] = []
         """Called when there may be room: by rooms, for members who are behind."""
-        self.size = 0
+        self.size: int = 0
         """Bytes of data that are queued or being written."""
-        self.closing = False
+        self.closing: bool = False
         """Whether the last frame is queued."""
 
     # The senders' side...

@@ -211,5 +211,5 @@ def _check_parameters(handler: Callable[..., object], pattern: str, compiled: _P
         inspect.signature(handler).bind(None, **dict.fromkeys(compiled.converters))
     except TypeError as exc:
         raise TypeError(
-            f"{handler!r} cannot be called with the request and the parameters of {pattern!r}: {exc}"
+            f"{handler!r} does not take the request and the parameters of {pattern!r}: {exc}"
         ) from None

@@ -20,7 +20,6 @@ time. Either way ``Options.close_grace`` bounds what a silent peer can make us w
 
 from __future__ import annotations
 
-import contextlib
 import os
 import ssl
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from ._listeners import (
     check_server_context,
     open_tcp_listeners,
     open_unix_listener,
+    remove_unix_socket,
     tcp_port,
     wrap_with_tls,
 )
@@ -276,8 +276,7 @@ async def serve_websocket_unix(
             task_status=task_status,
         )
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        remove_unix_socket(path)
 
 
 async def serve_websocket_listeners(

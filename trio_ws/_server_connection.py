@@ -179,7 +179,7 @@ class ServerConnection:
         self.busy = True
         try:
             response = await handler.respond(request)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  # the application's, told as one wishes
             response = Response("internal error\n", status=500)
             await self._send(response)
             self._on_handler_error(exc)
@@ -203,7 +203,7 @@ class ServerConnection:
         error: Exception | None = None
         try:
             await self._state.handler(request)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  # likewise
             error = _without_goodbyes(exc)
             status = 500
         finally:

@@ -13,7 +13,6 @@ from ._flag import Flag
 from ._http_request import RequestHead
 from ._linked_nursery import LinkedNursery
 from ._message_streams import MessageReceiver, MessageSender
-from ._pace import Pace
 from ._messages import (
     MAX_CONTROL_PAYLOAD,
     CloseCode,
@@ -22,6 +21,7 @@ from ._messages import (
     as_data,
     check_close,
 )
+from ._pace import Pace
 
 
 @attrs.frozen
@@ -183,7 +183,9 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
 
     # Sending...
 
-    async def send(self, data: Any, *, compress: bool | None = None) -> None:
+    async def send(  # pyright: ignore[reportIncompatibleMethodOverride]  # trio says "value"
+        self, data: Any, *, compress: bool | None = None
+    ) -> None:
         """Send a message: `str` as text, anything bytes-like as binary, or a `PreparedMessage`.
 
         Returns once the message is queued whole; waits while ``options.send_buffer``
