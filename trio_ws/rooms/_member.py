@@ -139,8 +139,9 @@ class ConnectionRecipient(BaseRecipient):
 
     def _hand_over(self, message: RoomMessage, counters: Counters, delivery: Delivery) -> bool:
         try:
-            near = not self._behind and self._outbox.size <= self._most_unwritten
-            if near and self._send(message.prepared):
+            if self._behind or self._outbox.size > self._most_unwritten:
+                self._outbox.check()
+            elif self._send(message.prepared):
                 return True
         except _OVER:
             return self._count_lost(counters)

@@ -67,13 +67,18 @@ Thing: TypeAlias = "Entry | Extra | Gap"
 class Ticket:
     """An entry that stands in line for a full queue, and holds its publisher up.
 
-    If that gives up, ``entry`` becomes `None`: ``missed`` messages are missing here.
+    If that gives up, or never waited, there is no ``entry``, but a ``gap`` in its place.
     """
 
-    entry: Entry | None
     queue: Queue
-    delivery: Delivery
-    missed: int = 1
+    entry: Entry | None
+    delivery: Delivery | None
+    gap: Gap = attrs.field(factory=lambda: Gap(1))
+
+    def settle(self, *, taken: bool) -> None:
+        """Hold its publisher up no longer."""
+        assert self.delivery is not None
+        self.delivery.settle(self, taken=taken)
 
 
 class Delivery:
@@ -99,7 +104,7 @@ class Delivery:
             self._settled.set()
 
     async def wait(self) -> None:
-        """Wait until all have taken the message, or never will; a checkpoint in any case.
+        """Wait until all have taken the message, or never will; let others run in any case.
 
         If cancelled: those who have not taken it yet miss it.
         """
@@ -153,11 +158,11 @@ class Queue:
             if overflow is Overflow.DISCONNECT:
                 return None
             if overflow is Overflow.WAIT and delivery.waits:
-                self._stand_in_line(Ticket(entry, self, delivery))
+                self._stand_in_line(entry, delivery)
                 return False
             if overflow is Overflow.DROP_NEWEST or (overflow is Overflow.WAIT and not self.ready):
                 self._drop(entry)
-                self._push_gap(1)
+                self._leave_gap(1)
                 return False
             if overflow is not Overflow.WAIT:
                 self._make_room(entry.size)
@@ -170,7 +175,15 @@ class Queue:
 
     def leave_gap(self) -> None:
         """Say that messages are missing here, and nobody knows how many."""
-        self._push_gap(None)
+        self._leave_gap(None)
+
+    def _leave_gap(self, count: int | None) -> None:
+        if not self._line:
+            self._push_gap(count)
+        elif self._line[-1].entry is None:
+            self._line[-1].gap.widen(count)
+        else:
+            self._line.append(Ticket(self, None, None, Gap(count)))
 
     def _fits(self, size: int) -> bool:
         if self.length >= self._terms.buffer:
@@ -244,23 +257,19 @@ class Queue:
 
     # The line of those who wait for room...
 
-    def _stand_in_line(self, ticket: Ticket) -> None:
-        assert ticket.entry is not None
-        ticket.entry.counters.waiting += 1
-        ticket.delivery.expect(ticket)
+    def _stand_in_line(self, entry: Entry, delivery: Delivery) -> None:
+        entry.counters.waiting += 1
+        ticket = Ticket(self, entry, delivery)
+        delivery.expect(ticket)
         self._line.append(ticket)
 
     def withdraw(self, ticket: Ticket) -> None:
         """Its publisher waits no longer: the message is missed, in its place."""
-        assert ticket.entry is not None
-        ticket.entry.counters.waiting -= 1
-        self._drop(ticket.entry)
-        ticket.entry = None
-        ticket.delivery.settle(ticket, taken=False)
+        self._drop(_turn_away(ticket))
         index = self._line.index(ticket)
         before = self._line[index - 1] if index else None
         if before is not None and before.entry is None:
-            before.missed += ticket.missed  # or they would pile up behind one who is patient
+            before.gap.widen(1)  # or they would pile up behind one who is patient
             del self._line[index]
         self._admit()
 
@@ -270,12 +279,12 @@ class Queue:
             ticket = self._line[0]
             entry = ticket.entry
             if entry is None:
-                self._push_gap(ticket.missed)
+                self._push_gap(ticket.gap.count)
             elif self._fits(entry.size):
                 self._push(entry)
                 entry.counters.waiting -= 1
                 entry.counters.delivered += 1
-                ticket.delivery.settle(ticket, taken=True)
+                ticket.settle(taken=True)
             else:
                 break
             self._line.popleft()
@@ -334,23 +343,24 @@ class Queue:
             elif thing.message.room != room:
                 self._push(thing) if isinstance(thing, Entry) else self._send(thing)
             elif isinstance(thing, Entry):
-                _take_back(thing, lost=False)
+                _take_back(thing).counters.dropped += 1
         for ticket in line:
             if ticket.entry is not None and ticket.entry.message.room == room:
-                _turn_away(ticket, lost=False)
+                _turn_away(ticket).counters.dropped += 1
             else:
                 self._line.append(ticket)
         self._admit()
 
     def discard(self, *, lost: bool) -> None:
         """Drop everything; ``lost``: because the connection is over."""
-        line, self._line = self._line, deque()
-        for thing in self._drain():
-            if isinstance(thing, Entry):
-                _take_back(thing, lost=lost)
-        for ticket in line:
-            if ticket.entry is not None:
-                _turn_away(ticket, lost=lost)
+        entries = [_take_back(thing) for thing in self._drain() if isinstance(thing, Entry)]
+        entries += [_turn_away(ticket) for ticket in self._line if ticket.entry is not None]
+        self._line.clear()
+        for entry in entries:
+            if lost:
+                entry.counters.disconnected += 1
+            else:
+                entry.counters.dropped += 1
         self._out.close()
 
     def _drain(self) -> list[Thing]:
@@ -368,23 +378,17 @@ def _key(entry: Entry) -> tuple[str, str | None]:
     return entry.message.room, entry.message.key
 
 
-def _take_back(entry: Entry, *, lost: bool) -> None:
+def _take_back(entry: Entry) -> Entry:
     """It was counted as delivered when it was queued, and will never be."""
     entry.counters.delivered -= 1
-    count_missing(entry.counters, lost=lost)
+    return entry
 
 
-def _turn_away(ticket: Ticket, *, lost: bool) -> None:
+def _turn_away(ticket: Ticket) -> Entry:
     """It stood in line for nothing."""
-    assert ticket.entry is not None
-    ticket.entry.counters.waiting -= 1
-    count_missing(ticket.entry.counters, lost=lost)
-    ticket.delivery.settle(ticket, taken=False)
-
-
-def count_missing(counters: Counters, *, lost: bool) -> None:
-    """Count a message that does not reach its member."""
-    if lost:
-        counters.disconnected += 1
-    else:
-        counters.dropped += 1
+    entry = ticket.entry
+    assert entry is not None
+    entry.counters.waiting -= 1
+    ticket.entry = None
+    ticket.settle(taken=False)
+    return entry

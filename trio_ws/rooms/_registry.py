@@ -184,10 +184,8 @@ class Registry:
 
     @trio.lowlevel.enable_ki_protection
     def leave(self, recipient: Recipient, name: str) -> None:
-        """Let somebody out of a room; nothing if it is not in there."""
-        place = recipient.places.pop(name, None)
-        if place is None:
-            return
+        """Let somebody out of a room that it is in."""
+        place = recipient.places.pop(name)
         place.room.remove(recipient)
         self._count_place(recipient, -1)
         if recipient.occupant is not None:

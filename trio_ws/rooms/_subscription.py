@@ -100,20 +100,24 @@ class ChannelRecipient(BaseRecipient):
 
     def check_open(self) -> None:
         """Raise if it is closed or broken."""
-        if not self.over:
-            return
+        if self.over:
+            raise self._end_error()
+
+    def _end_error(self) -> Exception:
         if self._failure is None:
-            raise trio.ClosedResourceError("this subscription is closed")
+            return trio.ClosedResourceError("this subscription is closed")
         reason, cause = self._failure
-        raise trio.BrokenResourceError(reason) from cause
+        error = trio.BrokenResourceError(reason)
+        error.__cause__ = cause
+        return error
 
     async def get(self) -> RoomMessage | Missed:
         """Wait for the next message."""
         try:
             return await self._queue.get()
         except trio.ClosedResourceError:
-            self.check_open()
-            raise
+            error = self._end_error()
+        raise error
 
     def take(self, message: RoomMessage, counters: Counters, delivery: Delivery) -> bool:
         """Queue a message; return whether it was taken."""

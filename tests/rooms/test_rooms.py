@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from _helpers import settle
+from _seats import Seats
+
+from trio_ws._messages import PreparedMessage
+from trio_ws.rooms import Codec, Envelope, History, Overflow, RoomLimits, Rooms
+from trio_ws.rooms._embedded import EmbeddedBroker
+
+AT_MODULE_LEVEL = Rooms()
+
+
+async def test_publishing_to_nobody_reaches_nobody() -> None:
+    rooms = Rooms()
+    with trio.testing.assert_checkpoints():
+        assert await rooms.publish("x", "hello?") == 0
+    assert rooms.publish_nowait("x", "hello?") == 0
+    assert rooms.members("x") == ()
+    assert rooms.history("x") == ()
+    assert rooms.statistics().total.published == 0
+
+
+async def test_rooms_made_outside_of_trio_work_inside() -> None:
+    async with AT_MODULE_LEVEL.subscribe("x") as messages:
+        with trio.testing.assert_checkpoints():
+            assert await AT_MODULE_LEVEL.publish("x", 1) == 1
+        with trio.testing.assert_no_checkpoints():
+            assert AT_MODULE_LEVEL.publish_nowait("x", 2) == 1
+        assert [await messages.receive(), await messages.receive()] == [1, 2]
+    assert repr(AT_MODULE_LEVEL) == "<Rooms 0 rooms>"
+
+
+@pytest.mark.parametrize(
+    ("data", "received"),
+    [
+        ("text", "text"),
+        (b"\0bytes", b"\0bytes"),
+        (bytearray(b"array"), b"array"),
+        (memoryview(b"view"), b"view"),
+        (PreparedMessage("prepared"), "prepared"),
+        (PreparedMessage(b"prepared"), b"prepared"),
+        ({"any": ["thing", None]}, '{"any":["thing",null]}'),
+        (None, "null"),
+    ],
+)
+async def test_what_can_be_published(data: Any, received: Any) -> None:
+    rooms = Rooms()
+    async with Seats(1) as (a,), rooms.join(a.ws, "x"):
+        assert await rooms.publish("x", data) == 1
+        assert await a.received() == [received]
+
+
+async def test_a_codec_may_say_it_otherwise() -> None:
+    class Shouting(Codec):
+        def encode(self, data: Any) -> str:
+            return f"{data}".upper()
+
+    rooms = Rooms(codec=Shouting())
+    async with Seats(1) as (a,), rooms.join(a.ws, "x"), rooms.subscribe("x") as messages:
+        await rooms.publish("x", PreparedMessage("hi"))
+        assert await a.received() == ["HI"]
+        assert await messages.receive() == "hi"
+
+
+@pytest.mark.parametrize("data", [object(), {"a", "set"}, float("nan"), "\ud800"])
+async def test_what_cannot_be_encoded_is_refused_and_counts_nothing(data: Any) -> None:
+    rooms = Rooms(history=History())
+    async with Seats(1) as (a,), rooms.join(a.ws, "x"):
+        with pytest.raises((TypeError, ValueError)):
+            await rooms.publish(["x", "y"], data)
+        await rooms.publish("x", "fine")
+        assert await a.received() == ["fine"]
+        assert [kept.position.offset for kept in rooms.history("x")] == [1]
+        assert rooms.statistics().history_messages == 1
+
+
+async def test_a_codec_that_fails_late_counts_nothing_either() -> None:
+    class Fails(Envelope):
+        failing = True
+
+        def wrap(self, payload: Any, room: str, position: Any) -> Any:
+            if room == "y" and self.failing:
+                raise ZeroDivisionError
+            return super().wrap(payload, room, position)
+
+    codec = Fails()
+    rooms = Rooms(codec=codec, history=History())
+    async with rooms.subscribe("x", "y") as messages:
+        with pytest.raises(ZeroDivisionError):
+            await rooms.publish(["x", "y", "z"], 1)
+        codec.failing = False
+        assert await rooms.publish(["y", "x"], 2) == 1
+        assert await messages.receive() == 2
+        assert messages.last is not None
+        assert messages.last.position.offset == 1
+    assert {len(rooms.history(room)) for room in "xy"} == {1}
+    assert rooms.history("z") == ()
+
+
+async def test_excluded_members_do_not_get_it_and_only_those_who_are_meant_do() -> None:
+    rooms = Rooms()
+    async with (
+        Seats(3) as (a, b, c),
+        rooms.join(a.ws, "x") as first,
+        rooms.join(b.ws, "x", name="bob"),
+        rooms.join(c.ws, "x"),
+    ):
+        assert await rooms.publish("x", 1, exclude={first}) == 2
+        assert await rooms.publish("x", 2, exclude=[first, b.ws, c.ws.id]) == 0
+        assert await rooms.publish("x", 3, only={"bob", first.id}) == 2
+        assert await rooms.publish("x", 4, only={"bob", first}, exclude={"bob"}) == 1
+        assert await rooms.publish("x", 5, only=()) == 0
+        assert await rooms.publish(["y", "x"], 6, only=[c.ws]) == 1
+        assert await a.received() == ["3", "4"]
+        assert await b.received() == ["1", "3"]
+        assert await c.received() == ["1", "6"]
+        counted = rooms.statistics().rooms["x"]
+        assert counted.addressed == counted.delivered == 6
+
+
+async def test_wrong_use_is_refused_at_once() -> None:
+    rooms = Rooms()
+    async with Seats(1) as (a,):
+        with pytest.raises(TypeError, match="the WebSocket itself"):
+            rooms.join("x", a.ws)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="name of a room"):
+            rooms.join(a.ws, ["x", "y"])  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="name of a member"):
+            rooms.join(a.ws, "x", name=7)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="buffer"):
+            rooms.join(a.ws, "x", buffer=0)
+        with pytest.raises(TypeError, match="name of a room"):
+            rooms.subscribe(b"x")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="name of a room"):
+            rooms.presence(None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="name of a room"):
+            await rooms.publish([b"x"], 1)  # type: ignore[list-item]
+        with pytest.raises(TypeError, match="not iterable"):
+            await rooms.publish(7, 1)  # type: ignore[arg-type]
+        async with rooms.join(a.ws, "x") as member:
+            with pytest.raises(TypeError, match=r"exclude=\{\.\.\.\}"):
+                await rooms.publish("x", 1, exclude=member)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match=r"only=\{\.\.\.\}"):
+                await rooms.publish("x", 1, only="bob")
+            with pytest.raises(TypeError, match="members, connections or ids"):
+                await rooms.publish("x", 1, only=[7])  # type: ignore[list-item]
+            with pytest.raises(TypeError, match="name of a room"):
+                await member.join(7)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="name of a room"):
+                member.leave(7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="brings its own history"):
+        Rooms(broker=EmbeddedBroker(), history=History())
+
+
+async def test_the_memory_of_histories_is_limited() -> None:
+    rooms = Rooms(history=History(), limits=RoomLimits(max_history_memory=10_000))
+    for number in range(100):
+        await rooms.publish(f"room {number}", "x" * 1000)
+    statistics = rooms.statistics()
+    assert 0 < statistics.history_memory <= 10_000
+    assert statistics.history_messages == 2
+
+
+# From threads...
+
+
+async def test_any_thread_can_publish() -> None:
+    rooms = Rooms()
+    async with rooms.subscribe("x") as messages:
+        assert await trio.to_thread.run_sync(rooms.publish_from_thread, "x", "from trio's") == 1
+        counts: list[int] = []
+        thread = threading.Thread(
+            target=lambda: counts.append(
+                rooms.publish_from_thread(["x", "y"], {"n": 1}, exclude=(), only={messages})
+            )
+        )
+        thread.start()
+        assert [await messages.receive(), await messages.receive()] == ["from trio's", {"n": 1}]
+        await trio.to_thread.run_sync(thread.join)
+        assert counts == [1]
+
+
+async def test_a_thread_waits_where_a_publisher_waits() -> None:
+    rooms = Rooms()
+    async with (
+        rooms.subscribe("x", buffer=1, overflow=Overflow.WAIT) as messages,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(3):
+            nursery.start_soon(trio.to_thread.run_sync, rooms.publish_from_thread, "x", "a")
+        assert [await messages.receive() for _ in range(3)] == ["a"] * 3
+
+
+async def test_a_thread_gets_the_error_of_its_data() -> None:
+    rooms = Rooms()
+    with pytest.raises(TypeError):
+        await trio.to_thread.run_sync(rooms.publish_from_thread, "x", object())
+
+
+async def test_trios_own_thread_must_not_wait_and_another_must() -> None:
+    rooms = Rooms()
+    with pytest.raises(RuntimeError, match="thread"):
+        rooms.publish_from_thread("x", 1)
+    with pytest.raises(RuntimeError, match="publish_from_thread"):
+        await trio.to_thread.run_sync(rooms.publish_nowait, "x", 1)
+
+
+def test_a_thread_needs_to_know_which_trio() -> None:
+    rooms = Rooms()
+    with pytest.raises(RuntimeError, match="know no trio"):
+        rooms.publish_from_thread("x", 1)
+
+    async def use() -> None:
+        async with rooms.subscribe("x"):
+            pass
+
+    trio.run(use)
+    with pytest.raises(trio.RunFinishedError):
+        rooms.publish_from_thread("x", 1)
+
+    async def use_again() -> None:
+        async with rooms.subscribe("x") as messages:
+            await trio.to_thread.run_sync(rooms.publish_from_thread, "x", 1)
+            assert await messages.receive() == 1
+
+    trio.run(use_again)
+
+
+# All together...
+
+
+async def test_ten_of_a_hundred_do_not_read_and_the_others_get_everything() -> None:
+    rooms = Rooms()
+    async with Seats(100) as seats, trio.open_nursery() as nursery:
+        for index, seat in enumerate(seats):
+            overflow = Overflow.DROP_OLDEST if index % 20 == 0 else Overflow.DISCONNECT
+
+            async def stay(ws: Any = seat.ws, overflow: Overflow = overflow) -> None:
+                async with rooms.join(ws, "x", buffer=8, overflow=overflow):
+                    await trio.sleep_forever()
+
+            nursery.start_soon(stay)
+            if index % 10 == 0:
+                seat.stall()
+        await settle()
+        got: dict[int, list[str]] = {index: [] for index in range(100)}
+        for number in range(200):
+            await rooms.publish("x", f"{number}")
+            if number % 4 == 3:
+                await settle()
+                for index, seat in enumerate(seats):
+                    got[index] += await seat.read()
+        everything = [f"{number}" for number in range(200)]
+        assert all(got[index] == everything for index in range(100) if index % 10)
+        counted = rooms.statistics().rooms["x"]
+        assert counted.published == 200
+        assert counted.addressed == 95 * 200 + 5 * 10
+        assert counted.disconnected == 5 * 9
+        assert counted.dropped == 5 * (200 - 1 - 8)
+        assert counted.addressed == counted.delivered + counted.dropped + counted.disconnected
+        assert (counted.queued, counted.most_queued) == (5 * 8, 8)
+        for seat in seats:
+            seat.release()
+        nursery.cancel_scope.cancel()
