@@ -10,6 +10,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import trio
