@@ -210,6 +210,31 @@ def test_a_violation_is_no_close(
     assert event.reason
 
 
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        (b"\x82\x7f" + struct.pack("!Q", MIB + 1), 1009),
+        (b"\x82\x7f" + struct.pack("!Q", 2**40), 1009),
+        (b"\x82\x7f" + struct.pack("!Q", 2**63), 1002),
+        (b"\x82\x7f" + struct.pack("!Q", 125), 1002),
+        (b"\x82\x7e" + struct.pack("!H", 125), 1002),
+        (b"\x80\x01", 1002),
+        (b"\x83\x01", 1002),
+        (b"\x89\x7e\x00\x7e", 1002),
+    ],
+    ids=["size", "huge", "sign", "wasteful 8", "wasteful 2", "continuation", "opcode", "control"],
+)
+def test_a_frame_is_refused_before_its_masking_key_comes(
+    side: Side, header: bytes, code: int
+) -> None:
+    mask = b"" if side.client else bytes((header[1] | 0x80,))
+    header = header[:1] + (mask or header[1:2]) + header[2:]
+    assert side.feed(header[:1]) == []
+    (event,) = side.feed(header[1:])
+    assert isinstance(event, Violated)
+    assert event.code == code
+
+
 def test_a_peer_that_masks_as_this_side_does_violates(side: Side) -> None:
     data = encode_frame(TEXT, b"hello", masked=side.client)
     (event,) = side.feed(data)
@@ -244,6 +269,46 @@ def test_an_event_is_made_when_it_is_asked_for(side: Side) -> None:
     assert side.protocol.next_event() == MessagePart("good", 4, final=True)
     side.protocol.receive_data(side.frame(PING))  # there may be more meanwhile
     assert isinstance(side.protocol.next_event(), Violated)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 1000])
+def test_plain_frames_and_others_come_in_their_order(side: Side, step: int) -> None:
+    data = b"".join(
+        [
+            side.frame(TEXT, b"plain"),
+            side.frame(PING, b"1"),
+            side.frame(BINARY, bytes(200)),
+            side.frame(TEXT, b"frag", fin=False),
+            side.frame(PING, b"2"),
+            side.frame(CONTINUATION, b"ments"),
+            side.frame(TEXT, "é".encode()),
+            side.frame(TEXT),
+            side.frame(PONG, b"3"),
+            side.frame(BINARY, b"last"),
+        ]
+    )
+    told: list[object] = []
+    pieces: list[str] | list[bytes] = []
+    for at in range(0, len(data), step):
+        for event in side.feed(data[at : at + step]):
+            if not isinstance(event, MessagePart):
+                told.append(event)
+                continue
+            pieces.append(event.data)
+            if event.final:
+                told.append(type(event.data)().join(pieces))
+                pieces = []
+    assert told == [
+        "plain",
+        PingReceived(b"1"),
+        bytes(200),
+        PingReceived(b"2"),
+        "fragments",
+        "é",
+        "",
+        PongReceived(b"3"),
+        b"last",
+    ]
 
 
 # Receiving compressed...

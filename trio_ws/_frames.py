@@ -51,7 +51,8 @@ def encode_frame(
 def frame_extent(data: bytes, at: int) -> tuple[int, int] | None:
     """Return where the payload of the frame at ``at`` begins and ends, key not counted in.
 
-    `None` if its header is not complete. The end may lie beyond the data.
+    `None` if it has not said its length yet. All else may lie beyond the data, the masking
+    key too: a length can be refused before that comes.
     """
     if len(data) < at + 2:
         return None
@@ -59,11 +60,11 @@ def frame_extent(data: bytes, at: int) -> tuple[int, int] | None:
     size, start = second & 0x7F, at + 2
     if size > 125:
         start += 2 if size == 126 else 8
+        if len(data) < start:
+            return None
         size = int.from_bytes(data[at + 2 : start], "big")
     if second & _MASKED:
         start += 4
-    if len(data) < start:
-        return None
     return start, start + size
 
 
