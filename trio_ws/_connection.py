@@ -3,12 +3,13 @@
 ::
 
     socket ─ run_reader ─→ Protocol (wsproto) ─ MessagePart ─→ Inbox ─→ ws.receive()
-    ws.send(x) ─→ Protocol.encode ─ frames ─→ Outbox ─ run_writer ─→ socket
+    ws.send(x) ─→ Protocol.encode ─ frames ─→ Outbox ─ at once, or by run_writer ─→ socket
     rooms.publish(x) ─→ PreparedMessage, encoded once ─→ the same Outbox
 
 Nothing else awaits the stream. That is what makes sending all or nothing: a caller
-queues a whole message or none, and no cancellation of a caller can tear a frame. The
-two tasks are shielded from the cancellation of the block that they serve (`Session`
+queues a whole message or none, and no cancellation of a caller can tear a frame. What a
+socket takes without waiting leaves on the spot; the rest is the writing task's. The two
+tasks are shielded from the cancellation of the block that they serve (`Session`
 opens and ends it), for they have to carry the Close that follows from it.
 
 The reading task never waits for the writing one: pings are answered and the peer's
