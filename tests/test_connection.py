@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _helpers import CLOSE, DEFLATE, PING, PONG, RawPeer, Role
+from _helpers import CLOSE, DEFLATE, PING, PONG, RawPeer, Role, other
 from _helpers import connect_raw as connect_to_peer
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import CloseConnection, Pong, TextMessage
@@ -20,6 +20,7 @@ from trio_ws._messages import CloseCode, CloseInfo, PreparedMessage
 from trio_ws._options import KIB, MIB, Options
 from trio_ws._outbox import MAX_PONGS
 from trio_ws._session import Session
+from trio_ws._transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -966,15 +967,19 @@ async def test_a_block_that_is_cancelled_while_its_connection_ends(
 # Sockets...
 
 
+def connected_sockets() -> tuple[trio.SocketStream, trio.SocketStream]:
+    ours, theirs = map(trio.socket.from_stdlib_socket, socket.socketpair())
+    return trio.SocketStream(ours), trio.SocketStream(theirs)
+
+
+def session_on(stream: trio.SocketStream, role: Role) -> Session:
+    return Session(stream, Options(ping_interval=None), client=role == "client", leftover=b"")
+
+
 @pytest.mark.parametrize("role", ["client", "server"])
 async def test_a_socket_takes_what_it_can_at_a_time(role: Role) -> None:
-    ours, theirs = (
-        trio.SocketStream(trio.socket.from_stdlib_socket(s)) for s in socket.socketpair()
-    )
-    options = Options(ping_interval=None)
-    us = Session(ours, options, client=role == "client", leftover=b"")
-    them = Session(theirs, options, client=role != "client", leftover=b"")
-    async with us as ws, them as peer:
+    ours, theirs = connected_sockets()
+    async with session_on(ours, role) as ws, session_on(theirs, other(role)) as peer:
         await ws.send(bytes(MIB))
         await wait_all_tasks_blocked()
         sent = ws.statistics().bytes_sent
@@ -985,12 +990,47 @@ async def test_a_socket_takes_what_it_can_at_a_time(role: Role) -> None:
         assert ws.close_info == CloseInfo(1000, "", "local", clean=True)
 
 
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_an_interrupt_cannot_tear_what_is_written_at_once(
+    role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That happens in the user's own task, and between two counts that must agree."""
+    protected: list[bool] = []
+    write_now = Transport.write_now
+
+    def watched(self: Transport, data: bytes | memoryview) -> int:
+        protected.append(trio.lowlevel.currently_ki_protected())
+        return write_now(self, data)
+
+    monkeypatch.setattr(Transport, "write_now", watched)
+    ours, theirs = connected_sockets()
+    async with session_on(ours, role) as ws:
+        assert not trio.lowlevel.currently_ki_protected()
+        await ws.send("at once")
+        assert protected == [True]
+        await theirs.aclose()
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_a_feeder_that_fails_stops_nobody_elses_messages(role: Role) -> None:
+    ours, theirs = connected_sockets()
+
+    def feed() -> None:
+        ws._connection.outbox.feeders.clear()
+        raise KeyError("bug")
+
+    async with session_on(ours, role) as ws, session_on(theirs, other(role)) as peer:
+        ws._connection.outbox.feeders.append(feed)
+        with pytest.raises(KeyError, match="bug"):
+            await ws.send("one")
+        await ws.send("two")
+        assert [await peer.receive() for _ in range(2)] == ["one", "two"]
+        await ws.aclose()
+
+
 async def test_a_socket_that_is_reset(caplog: pytest.LogCaptureFixture) -> None:
-    ours, theirs = (
-        trio.SocketStream(trio.socket.from_stdlib_socket(s)) for s in socket.socketpair()
-    )
-    us = Session(ours, Options(), client=False, leftover=b"")
-    async with us as ws:
+    ours, theirs = connected_sockets()
+    async with session_on(ours, "server") as ws:
         await ws.send("x")
         await wait_all_tasks_blocked()
         await theirs.aclose()  # with data unread: a reset
