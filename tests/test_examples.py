@@ -208,6 +208,31 @@ async def test_chat_that_is_told_to_stop_says_1001_to_every_tab(
             await page.wait_for("window.closeCodes[0] === 1001")
 
 
+async def test_chat_ends_in_time_though_a_client_is_mute_and_ctrl_c_is_pressed_again() -> None:
+    async with (
+        start_example("chat") as server,
+        await trio.open_tcp_stream("127.0.0.1", server.port) as mute,
+    ):
+        await mute.send_all(
+            b"GET /chat/lobby?name=Mute HTTP/1.1\r\nHost: here\r\n"
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        with trio.fail_after(20):
+            await read_until(mute, b'"people"')
+            server.process.send_signal(signal.SIGINT)
+            await read_until(mute, b"\x88\x02\x03\xe9")  # Close 1001: it is ending
+        await server.stop(signal.SIGINT)
+
+
+async def read_until(stream: trio.abc.ReceiveStream, mark: bytes) -> None:
+    received = b""
+    while mark not in received:
+        chunk = await stream.receive_some()
+        assert chunk, received
+        received += chunk
+
+
 async def enter_chat(
     browser: Browser, url: str, name: str, size: tuple[int, int] = (1000, 700)
 ) -> Page:

@@ -19,6 +19,7 @@ A nickname is no identity: whoever needs one checks a cookie or a token before `
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import signal
@@ -133,4 +134,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    with contextlib.suppress(KeyboardInterrupt):  # another Ctrl-C, while it ends
+        trio.run(main)

@@ -11,6 +11,7 @@ Text comes back as text, bytes as bytes: ``receive()`` returns `str` or `bytes`,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import signal
 from pathlib import Path
@@ -46,4 +47,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    with contextlib.suppress(KeyboardInterrupt):  # another Ctrl-C, while it ends
+        trio.run(main)

@@ -12,6 +12,7 @@ is closed; when the server is cancelled, so is every handler, and every client i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import signal
 
@@ -47,4 +48,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    with contextlib.suppress(KeyboardInterrupt):  # another Ctrl-C, while it ends
+        trio.run(main)

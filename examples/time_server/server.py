@@ -12,6 +12,7 @@ which answers what the client says. They share a nursery that ends with the conn
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import random
 import signal
@@ -90,4 +91,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    with contextlib.suppress(KeyboardInterrupt):  # another Ctrl-C, while it ends
+        trio.run(main)
