@@ -427,6 +427,7 @@ class Connection:
         if self._writing.cancelled_caught:  # by its deadline; or it is over already
             self.give_up(f"no byte was taken for {self.options.write_timeout} s")
         self.outbox.stop()
+        self._rest = memoryview(b"")
         self._written_out.set()
 
     async def _write(self) -> None:
@@ -440,6 +441,7 @@ class Connection:
         self.bytes_sent += taken
         self._rest = self._rest[taken:]
 
+    @trio.lowlevel.enable_ki_protection  # between the writing and the counting, above all
     def _on_work(self) -> None:
         """There is something to write: write it here and now, or let the writing task.
 
@@ -452,13 +454,15 @@ class Connection:
             self.outbox.wake_writer()
             return
         self._flushing = True  # room calls for more, in the middle of this
-        while self.outbox.waiting:
-            self._rest = memoryview(self.outbox.next_batch())
-            self._advance(self._transport.write_now(self._rest))
-            if self._rest:
-                break
-            self.outbox.written()
-        self._flushing = False
+        try:
+            while self.outbox.waiting:
+                self._rest = memoryview(self.outbox.next_batch())
+                self._advance(self._transport.write_now(self._rest))
+                if self._rest:
+                    break
+                self.outbox.written()
+        finally:
+            self._flushing = False
         if self._rest or self.outbox.closing:
             self.outbox.wake_writer()
 
