@@ -178,21 +178,31 @@ class Server:
         handler_nursery: trio.Nursery | None,
         task_status: trio.TaskStatus[Server],
     ) -> None:
-        """Accept until drained or cancelled; then see to it that every peer is told."""
-        async with trio.open_nursery() as nursery:
-            try:
-                with self._accepting:
-                    task_status.started(self)
-                    await trio.serve_listeners(
-                        self._serve_stream,
-                        [PatientListener(each, self._count_shortage) for each in self._listeners],
-                        handler_nursery=handler_nursery or nursery,
-                    )
-            except trio.Cancelled:
-                self._cancel_handlers("the server was cancelled")
-                with trio.CancelScope(shield=True):
-                    await self._wait_for_all()
-                raise
+        """Serve until drained or cancelled, then see to it that every peer is told."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._accept(handler_nursery or nursery, task_status)
+        except BaseExceptionGroup as group:
+            # Ctrl-C: our nurseries are nobody's business.
+            if group.split(KeyboardInterrupt)[1] is None:
+                raise KeyboardInterrupt from None
+            raise
+
+    async def _accept(
+        self, handler_nursery: trio.Nursery, task_status: trio.TaskStatus[Server]
+    ) -> None:
+        listeners = [PatientListener(each, self._count_shortage) for each in self._listeners]
+        try:
+            with self._accepting:
+                task_status.started(self)
+                await trio.serve_listeners(
+                    self._serve_stream, listeners, handler_nursery=handler_nursery
+                )
+        except BaseException:  # cancelled, interrupted, or a listener is of no more use
+            self._cancel_handlers("the server ends")
+            with trio.CancelScope(shield=True):
+                await self._wait_for_all()
+            raise
 
     def _count_shortage(self) -> None:
         self._state.accept_failures += 1
