@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 
@@ -18,3 +19,7 @@ def test_it_is_the_command(
     said = capsys.readouterr().out
     assert "serve" in said
     assert "connect" in said
+
+
+def test_importing_it_runs_nothing() -> None:
+    assert importlib.import_module("trio_ws.__main__").main
