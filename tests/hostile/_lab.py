@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +25,28 @@ KIB: Final = 2**10
 def scaled(full: int, fast: int) -> int:
     """Return a count that fits the time there is."""
     return full if FULL else fast
+
+
+def memory(pid: int) -> int:
+    """Return the resident bytes of a process."""
+    return _status(pid, "VmRSS")
+
+
+def start_peak(pid: int) -> None:
+    """Let `peak` start anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # see proc(5)
+
+
+def peak(pid: int) -> int:
+    """Return the most resident bytes that there were."""
+    return _status(pid, "VmHWM")
+
+
+def _status(pid: int, field: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * KIB
+    raise AssertionError(f"no {field}: has the process ended?")
 
 
 class Program:
@@ -66,17 +86,10 @@ class ServerUnderAttack(Program):
         self._before: dict[str, Any] = {}
         self._memory_before = 0
 
-    def memory(self, field: str = "VmRSS") -> int:
-        """Return resident bytes: now, or the most since `begin` (``VmHWM``)."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(field):
-                return int(line.split()[1]) * KIB
-        raise AssertionError(f"no {field}: has the server ended?")
-
     @property
     def descriptors(self) -> int:
         """Open files and sockets."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
     @property
     def log(self) -> str:
@@ -86,18 +99,26 @@ class ServerUnderAttack(Program):
     async def begin(self) -> None:
         """Begin to measure; what was before is where it has to come back to."""
         self._before = {**await self.ask(), "descriptors": self.descriptors}
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # proc(5): the peak starts anew
-        self._memory_before = self.memory()
+        start_peak(self.pid)
+        self._memory_before = memory(self.pid)
 
     async def measured(self) -> Measured:
         """Return what has been since `begin`."""
         now = await self.ask()
         return Measured(
-            memory=self.memory("VmHWM") - self._memory_before,
-            held=self.memory() - self._memory_before,
+            memory=peak(self.pid) - self._memory_before,
+            held=memory(self.pid) - self._memory_before,
             cpu=now["cpu"] - self._before["cpu"],
             longest_pass=now["longest_pass"],
         )
+
+    async def holds(self, count: int, *, within: float = 5) -> None:
+        """Wait until it has so many WebSockets more than at `begin`."""
+        with trio.fail_after(within):
+            while True:
+                if (await self.ask())["connections"] >= count + self._before["connections"]:
+                    return
+                await trio.sleep(0.02)
 
     async def settled(self, *, within: float = 5) -> None:
         """Wait until all tasks and descriptors of attackers are gone: as at `begin`."""
@@ -109,7 +130,9 @@ class ServerUnderAttack(Program):
                 if all(now[key] <= value for key, value in wanted.items()):
                     return
                 await trio.sleep(0.05)
-        raise AssertionError(f"left behind: { {key: now.get(key) for key in wanted} }, not {wanted}")
+        raise AssertionError(
+            f"left behind: { {key: now.get(key) for key in wanted} }, not {wanted}"
+        )
 
 
 @attrs.frozen
@@ -132,6 +155,7 @@ async def serve(
     files: int | None = None,
     certificate: Path | None = None,
     jump: bool = False,
+    level: str = "INFO",
     errors: bool = False,
     folder: Path,
     **options: Any,
@@ -142,6 +166,7 @@ async def serve(
         "files": files,
         "certificate": certificate and str(certificate),
         "jump": jump,
+        "level": level,
     }
     log_file = folder / "log"
     with log_file.open("wb") as log:
@@ -223,7 +248,7 @@ async def good_clients(
 async def until(condition: Callable[[], bool], *, within: float = 5) -> None:
     """Wait for something that will be so in a moment."""
     with trio.fail_after(within):
-        while not condition():
+        while True:
+            if condition():
+                return
             await trio.sleep(0.02)
-
-

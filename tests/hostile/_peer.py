@@ -35,6 +35,13 @@ class Peer:
             return False
         return True
 
+    async def talk(self, data: bytes, interval: float) -> None:
+        """Send the same again and again, until TCP ends."""
+        while True:
+            if not await self.try_to_send(data):
+                return
+            await trio.sleep(interval)
+
     async def upgrade(
         self,
         target: str = "/",
@@ -96,9 +103,7 @@ class Peer:
     def reset(self) -> None:
         """Be gone, with a reset."""
         assert isinstance(self.stream, trio.SocketStream)
-        self.stream.socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )
+        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.stream.socket.close()
 
     async def aclose(self) -> None:

@@ -77,7 +77,7 @@ class Table:
                 "" if measured is None else f"{measured.cpu:.2f} s",
                 ""
                 if felt is None
-                else f"{felt.median * 1000:.1f} / {felt.p99 * 1000:.0f} / {felt.slowest * 1000:.0f}",
+                else " / ".join(f"{s * 1000:.1f}" for s in (felt.median, felt.p99, felt.slowest)),
                 str(note),
             )
         )
@@ -108,7 +108,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if file := os.environ.get("TRIO_WS_FIGURES"):
         rule = "  ".join("=" * width for width in widths)
         body = [
-            "  ".join((cell or "\\").ljust(width) for cell, width in zip(line, widths, strict=True))
+            "  ".join(
+                (cell or "\\").ljust(width) for cell, width in zip(line, widths, strict=True)
+            )
             for line in lines
         ]
         Path(file).write_text("\n".join([rule, body[0], rule, *body[1:], rule, ""]))

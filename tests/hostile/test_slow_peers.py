@@ -1,3 +1,6 @@
+# The inner block is the attack, the outer ones are the laboratory.
+# ruff: noqa: SIM117
+
 from __future__ import annotations
 
 import itertools
@@ -88,7 +91,9 @@ TIMES = {"ping_interval": 20, "ping_timeout": 20, "write_timeout": 30, "close_gr
 """The defaults; with them it takes minutes: ``nox -s hostile -- full``."""
 
 
-@pytest.mark.parametrize("kind", ["silent", "goodbye", "deaf", "chatty", "stuck", "stuck at the end"])
+@pytest.mark.parametrize(
+    "kind", ["silent", "goodbye", "deaf", "chatty", "stuck", "stuck at the end"]
+)
 async def test_a_dead_peer_is_gone_in_its_time(serve, table, kind):
     times = TIMES if FULL else QUICK
     target, behaviour, seconds = {
@@ -128,8 +133,7 @@ async def say_goodbye(peer: Peer) -> None:
 
 
 async def chatter(peer: Peer) -> None:
-    while await peer.try_to_send(frame(TEXT, b"and another thing")):
-        await trio.sleep(0.02)
+    await peer.talk(frame(TEXT, b"and another thing"), 0.02)
 
 
 async def test_a_peer_that_is_only_busy_is_not_dropped(serve):
