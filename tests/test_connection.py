@@ -730,7 +730,7 @@ async def test_reading_fails(connect_raw: Connect, autojump_clock: MockClock) ->
     async def fail(max_bytes: int | None = None) -> bytes:
         raise trio.BrokenResourceError("wrapped") from cause
 
-    peer.far.receive_some = fail  # type: ignore[method-assign]  # a broken network
+    peer.far.receive_some = fail  # a broken network
     async with us as ws:
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()
@@ -907,7 +907,7 @@ async def test_a_failure_inside_is_logged_and_told(
         raise KeyError("bug")
 
     async with us as ws:
-        ws._connection.protocol.next_event = fail  # type: ignore[method-assign]  # a bug
+        ws._connection.protocol.next_event = fail  # a bug
         await peer.send_frame(TEXT, b"x")
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()

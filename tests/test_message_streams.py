@@ -153,7 +153,7 @@ async def test_a_piece_that_waits_when_the_block_ends_is_not_sent() -> None:
 
         async with sending.open() as part:
             await part.send("a")
-            nursery.start_soon(send_late, part)
+            nursery.start_soon(send_late, part)  # noqa: ASYNC111  # lateness is the point
             await wait_all_tasks_blocked()
         events = sending.arrived()
     assert [event.data for event in events + sending.arrived()] == ["a", ""]

@@ -87,7 +87,7 @@ async def test_an_exception_says_so_and_comes_out_as_it_is(
         try:
             async with us as ws:
                 await body()
-        except BaseException as exc:  # noqa: BLE001  # whatever it is, it must be the same
+        except BaseException as exc:  # noqa: ASYNC103, BLE001  # it must be the same
             came_out = exc
     assert came_out is error
     assert error.__cause__ is cause
@@ -110,7 +110,7 @@ async def test_the_context_of_an_exception_is_what_was_handled_around_the_block(
         try:
             raise outer
         except LookupError:
-            async with us:
+            async with us:  # noqa: ASYNC120  # nobody cancels it
                 raise ValueError("inner")  # noqa: B904  # the context is the point
 
     with pytest.raises(ValueError, match="inner") as info:
@@ -264,7 +264,7 @@ async def test_a_task_that_fails_against_all_promises_is_seen(
     async def fail() -> None:
         raise KeyError("bug")
 
-    us._connection.run_writer = fail  # type: ignore[method-assign]  # a bug
+    us._connection.run_writer = fail  # a bug
     with pytest.RaisesGroup(pytest.RaisesExc(KeyError, match="bug")):
         async with us:
             await trio.sleep_forever()

@@ -252,7 +252,7 @@ class Connection:
     async def _read_frames(self) -> bool:
         """Read until nothing more matters; return whether there is a goodbye to say."""
         while True:
-            while self._dispatch():
+            while self._dispatch():  # noqa: ASYNC110  # the checkpoint is for others
                 await trio.lowlevel.checkpoint()
             if self._done:
                 return True
