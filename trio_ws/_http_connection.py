@@ -36,6 +36,12 @@ class HTTPConnection:
                 self.protocol.receive_eof()
         return request
 
+    def take_leftover(self) -> bytes:
+        """Return the frames that came behind the request, and keep no copy of them."""
+        leftover = self.protocol.leftover
+        self.protocol._buffer.take(len(leftover))
+        return leftover
+
     async def send(self, data: bytes) -> None:
         """Send an answer, or a part of one.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
 import os
+import secrets
 import socket
 import ssl
-import tempfile
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import trio
 
 logger: Final = logging.getLogger("trio_ws")
@@ -73,6 +76,26 @@ def tcp_port(listener: trio.abc.Listener[Any]) -> int | None:
     return address[1] if isinstance(address, tuple) else None
 
 
+async def open_tcp_listeners(
+    port: int, *, host: str | bytes | None, backlog: int | None
+) -> list[trio.SocketListener]:
+    """As `trio.open_tcp_listeners`, and an error that says which port it was."""
+    try:
+        return list(await trio.open_tcp_listeners(port, host=host, backlog=backlog))
+    except OSError as exc:
+        where = f"port {port}" + (f" of {host!r}" if host else "")
+        if exc.errno == errno.EADDRINUSE:
+            exc.add_note(f"{where} is in use: stop what listens there, or take another port")
+        elif exc.errno == errno.EACCES:
+            exc.add_note(f"{where} is privileged: take one from 1024 upwards")
+        else:
+            exc.add_note(f"while opening {where}")
+        raise
+
+
+# TLS...
+
+
 def wrap_with_tls(
     listeners: Sequence[trio.SocketListener], ssl_context: ssl.SSLContext
 ) -> list[trio.SSLListener[trio.SocketStream]]:
@@ -97,95 +120,117 @@ def check_server_context(ssl_context: ssl.SSLContext) -> None:
         server = ssl_context.wrap_bio(to_server, to_client, server_side=True)
     except ssl.SSLError as exc:
         raise ValueError(f"this ssl_context is not for a server: {exc.reason or exc}") from exc
-    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusting.check_hostname = False
-    trusting.verify_mode = ssl.CERT_NONE
-    client = trusting.wrap_bio(to_client, to_server)
-    for side in (client, server):
-        try:
-            side.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLError as exc:
-            if exc.reason in _NO_CERTIFICATE and ssl_context.sni_callback is None:
-                raise ValueError(
-                    "ssl_context has no certificate: call its load_cert_chain() first"
-                ) from exc
-
-
-_NO_CERTIFICATE = frozenset({"NO_SHARED_CIPHER", "NO_CERTIFICATE_SET", "NO_SUITABLE_KEY_SHARE"})
-
-
-async def open_tcp_listeners(
-    port: int, *, host: str | bytes | None, backlog: int | None
-) -> list[trio.SocketListener]:
-    """As `trio.open_tcp_listeners`, and an error that says which port it was."""
+    if ssl_context.sni_callback is not None:
+        return  # it may bring the certificate, and is called for clients only
+    # A client that takes whatever there is, so that nothing but the certificate is judged.
+    lenient = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    lenient.check_hostname = False
+    lenient.verify_mode = ssl.CERT_NONE
+    lenient.set_ciphers("ALL:@SECLEVEL=0")
+    client = lenient.wrap_bio(to_client, to_server)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
     try:
-        return list(await trio.open_tcp_listeners(port, host=host, backlog=backlog))
-    except OSError as exc:
-        where = f"port {port}" + (f" of {host!r}" if host else "")
-        if exc.errno == errno.EADDRINUSE:
-            exc.add_note(f"{where} is in use: stop what listens there, or take another port")
-        elif exc.errno == errno.EACCES:
-            exc.add_note(f"{where} is privileged: take one from 1024 upwards")
-        else:
-            exc.add_note(f"while opening {where}")
-        raise
+        server.do_handshake()
+    except ssl.SSLWantReadError:
+        return
+    except ssl.SSLError as exc:
+        # Without a certificate OpenSSL shares no cipher, and leaves TLS 1.3 out altogether.
+        speaks_1_3 = ssl_context.maximum_version in _FROM_1_3
+        if exc.reason == "NO_SHARED_CIPHER" or (
+            exc.reason == "UNSUPPORTED_PROTOCOL" and speaks_1_3
+        ):
+            raise ValueError(
+                "ssl_context has no certificate: call its load_cert_chain() first"
+            ) from exc
 
 
-async def open_unix_listener(path: str | os.PathLike[str], mode: int) -> trio.SocketListener:
+_FROM_1_3: Final = frozenset({ssl.TLSVersion.MAXIMUM_SUPPORTED, ssl.TLSVersion.TLSv1_3})
+
+
+# Unix sockets...
+
+
+@attrs.frozen
+class UnixSocketFile:
+    """A socket's name in the file system, and which file it was when it was made."""
+
+    path: Path
+    _identity: tuple[int, int]
+
+    def remove(self) -> None:
+        """Remove it, unless another server's socket has taken its place."""
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(self.path) == self._identity:
+                self.path.unlink()
+
+
+async def open_unix_listener(
+    path: str | os.PathLike[str], mode: int
+) -> tuple[trio.SocketListener, UnixSocketFile]:
     """Listen on a Unix socket, which replaces one that nobody listens on any more.
 
     Raises:
-      OSError: somebody listens there already, or it cannot be made.
+      OSError: somebody listens there already, something else is there, or it cannot be
+          made.
     """
-    target = Path(path)
-    if _exists(target):
+    target = Path(os.fsdecode(path))
+    if await trio.to_thread.run_sync(_is_socket, target):
         await _refuse_to_evict(target)
-    await trio.lowlevel.checkpoint()
-    return trio.SocketListener(trio.socket.from_stdlib_socket(_bind(target, mode)))
+    sock, file = await trio.to_thread.run_sync(_bind, target, mode)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock)), file
 
 
-def _exists(path: Path) -> bool:
-    return os.path.lexists(path)
-
-
-def _bind(target: Path, mode: int) -> socket.socket:
-    """Make the socket in a folder that is closed to others, and move it when it is ready.
-
-    So nobody meets it with other permissions than ``mode``, or before it listens; and the
-    umask, which is the whole process's, stays as it is.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _is_socket(path: Path) -> bool:
+    """Whether there is a socket; not even a link to one, which would be replaced itself."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder:  # 0700
-            made = Path(folder, "s")
-            sock.bind(str(made))
-            made.chmod(mode)
-            sock.listen(_UNIX_BACKLOG)
-            made.rename(target)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-_UNIX_BACKLOG = 65535  # as trio.open_tcp_listeners: the kernel cuts it to what it allows
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    # This comes first, for connecting to any other kind of file is refused as well.
+    if not stat.S_ISSOCK(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "there is something that is no socket", str(path))
+    return True
 
 
 async def _refuse_to_evict(path: Path) -> None:
     try:
-        stream = await trio.open_unix_socket(path)
-    except ConnectionRefusedError:
-        return  # left behind by a process that is gone
+        stream = await trio.open_unix_socket(str(path))
+    except (ConnectionRefusedError, FileNotFoundError):
+        return  # left behind by a process that is gone; or removed this very moment
     except OSError as exc:
-        raise FileExistsError(
-            errno.EEXIST, "there is something that is no socket", str(path)
-        ) from exc
+        exc.add_note(f"while looking whether another server listens on {str(path)!r}")
+        raise
     await trio.aclose_forcefully(stream)
     raise OSError(errno.EADDRINUSE, "another server listens there", str(path))
 
 
-def remove_unix_socket(path: str | os.PathLike[str]) -> None:
-    """Remove the socket of a server that has ended, if it is still there."""
-    Path(path).unlink(missing_ok=True)
+def _bind(target: Path, mode: int) -> tuple[socket.socket, UnixSocketFile]:
+    """Make the socket beside its place, and move it there: clients find the old or the new one.
+
+    Nobody can connect before it has its mode, for only then it begins to listen. So there
+    is no need of a umask, which all threads of the process would share.
+    """
+    temporary = target.with_name(f".{secrets.token_hex(4)}")  # short: the system takes 107 bytes
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(temporary))
+        temporary.chmod(mode)
+        sock.listen(_UNIX_BACKLOG)
+        file = UnixSocketFile(target.absolute(), _identity(temporary))
+        temporary.rename(target)
+    except Exception as exc:
+        sock.close()
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        exc.add_note(f"while making the socket {str(target)!r}")
+        raise
+    return sock, file
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+_UNIX_BACKLOG: Final = 65535  # as trio.open_tcp_listeners: the kernel cuts it to what it allows

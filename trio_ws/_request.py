@@ -29,6 +29,9 @@ class Request:
     def __init__(self, head: RequestHead, stream: trio.abc.Stream) -> None:
         self._head = head
         self._stream = stream
+        # Asked for now: once the client has gone, the socket does not know any more.
+        self._remote_address = stream_address(stream, "getpeername")
+        self._local_address = stream_address(stream, "getsockname")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method} {self.target}>"
@@ -76,12 +79,12 @@ class Request:
     @property
     def remote_address(self) -> Any:
         """The client's socket address; `None` if the stream is no socket."""
-        return stream_address(self._stream, "getpeername")
+        return self._remote_address
 
     @property
     def local_address(self) -> Any:
         """The server's socket address; `None` if the stream is no socket."""
-        return stream_address(self._stream, "getsockname")
+        return self._local_address
 
     @property
     def tls(self) -> trio.SSLStream[Any] | None:
@@ -173,9 +176,17 @@ class WebSocketRequest(Request):
             info = CloseInfo(CloseCode.ABNORMAL, reason, "lost", clean=False)
             raise ConnectionLost(info) from exc
 
+    def expire(self) -> bool:
+        """End the time for an answer, and return whether there was one."""
+        answered, self._answered = self._answered, True
+        return answered
+
     def _check_unanswered(self) -> None:
         if self._answered:
-            raise RuntimeError("this request was answered before: accept or reject it once")
+            raise RuntimeError(
+                "this request was answered before: accept or reject it once, and before the"
+                " handler returns"
+            )
 
     async def _open(self, subprotocol: str | None, headers: Headers) -> Session:
         self._check_unanswered()
@@ -192,7 +203,7 @@ class WebSocketRequest(Request):
             self._stream,
             self._options,
             client=False,
-            leftover=self._http.protocol.leftover,
+            leftover=self._http.take_leftover(),
             deflate=deflate,
             subprotocol=subprotocol,
             request=self._head,
@@ -211,12 +222,14 @@ class Acceptance:
         self._subprotocol = subprotocol
         self._headers = headers
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
         self._session = await self._request._open(self._subprotocol, self._headers)
         ws = await self._session.__aenter__()
         self._request._on_accept(ws)
         return ws
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         etype: type[BaseException] | None,

@@ -34,7 +34,6 @@ from ._listeners import (
     check_server_context,
     open_tcp_listeners,
     open_unix_listener,
-    remove_unix_socket,
     tcp_port,
     wrap_with_tls,
 )
@@ -71,6 +70,9 @@ class Server:
         self, handler: Handler, listeners: Sequence[trio.abc.Listener[Any]], options: Options
     ) -> None:
         self._listeners = tuple(listeners)
+        if not self._listeners:
+            raise ValueError("there is no listener to serve")
+        self._ports = tuple(port for each in self._listeners if (port := tcp_port(each)))
         self._state = ServerState(handler, options)
         self._accepting = trio.CancelScope()
 
@@ -86,11 +88,9 @@ class Server:
         Raises:
           LookupError: there is none.
         """
-        for listener in self._listeners:
-            port = tcp_port(listener)
-            if port is not None:
-                return port
-        raise LookupError("none of the listeners has a TCP port")
+        if not self._ports:
+            raise LookupError("none of the listeners has a TCP port")
+        return self._ports[0]
 
     @property
     def connections(self) -> tuple[WebSocket, ...]:
@@ -147,12 +147,14 @@ class Server:
         if deadline < 0 or interval < 0:
             raise ValueError("deadline and interval are 0 or more seconds")
         state = self._state
-        state.draining.set()
+        if not state.draining:
+            state.goodbye = int(code), reason  # also for those who are accepted from now on
+            state.draining.set()
         with trio.move_on_after(deadline):
             await self._say_close(code, reason, batch or len(state.connections) or 1, interval)
             await state.wait_until(lambda: not any(each.busy for each in state.connections))
         self._accepting.cancel(reason="the server was drained")
-        self._cancel_handlers("the server was drained")
+        self._cancel_handlers("the server was drained", code, reason)
         await self._wait_for_all()
 
     async def _say_close(self, code: int, reason: str, batch: int, interval: float) -> None:
@@ -164,10 +166,11 @@ class Server:
                 connection.begin_close(code, reason)
         await trio.lowlevel.checkpoint()
 
-    def _cancel_handlers(self, reason: str) -> None:
+    def _cancel_handlers(self, why: str, code: int, reason: str) -> None:
+        self._state.over = True
         for connection in tuple(self._state.connections):
-            connection.begin_close(CloseCode.GOING_AWAY, "")
-            connection.scope.cancel(reason=reason)
+            connection.begin_close(code, reason)
+            connection.scope.cancel(reason=why)
 
     async def _wait_for_all(self) -> None:
         with trio.move_on_after(self._state.options.close_grace):
@@ -184,7 +187,8 @@ class Server:
                 await self._accept(handler_nursery or nursery, task_status)
         except BaseExceptionGroup as group:
             # Ctrl-C: our nurseries are nobody's business.
-            if group.split(KeyboardInterrupt)[1] is None:
+            rest = group.split((KeyboardInterrupt, trio.Cancelled))[1]
+            if rest is None and group.subgroup(KeyboardInterrupt) is not None:
                 raise KeyboardInterrupt from None
             raise
 
@@ -199,7 +203,7 @@ class Server:
                     self._serve_stream, listeners, handler_nursery=handler_nursery
                 )
         except BaseException:  # cancelled, interrupted, or a listener is of no more use
-            self._cancel_handlers("the server ends")
+            self._cancel_handlers("the server ends", CloseCode.GOING_AWAY, "")
             with trio.CancelScope(shield=True):
                 await self._wait_for_all()
             raise
@@ -241,9 +245,9 @@ async def serve_websocket(
     Concurrency: any number of servers.
     """
     _check_handler(handler)
-    listeners: Sequence[trio.abc.Listener[Any]]
     if ssl_context is not None:
         check_server_context(ssl_context)
+    listeners: Sequence[trio.abc.Listener[Any]]
     listeners = tcp = await open_tcp_listeners(port, host=host, backlog=backlog)
     if ssl_context is not None:
         listeners = wrap_with_tls(tcp, ssl_context)
@@ -276,7 +280,7 @@ async def serve_websocket_unix(
     Otherwise as `serve_websocket`.
     """
     _check_handler(handler)
-    listener = await open_unix_listener(path, mode)
+    listener, file = await open_unix_listener(path, mode)
     try:
         await serve_websocket_listeners(
             handler,
@@ -286,7 +290,7 @@ async def serve_websocket_unix(
             task_status=task_status,
         )
     finally:
-        remove_unix_socket(path)
+        file.remove()
 
 
 async def serve_websocket_listeners(
@@ -300,7 +304,9 @@ async def serve_websocket_listeners(
     """Serve WebSockets on listeners of any kind; they are closed in the end.
 
     Raises:
-      Whatever a listener's ``accept`` raises, but for the shortage of descriptors.
+      ValueError: there are no listeners.
+      Whatever a listener's ``accept`` raises, but for the shortage of descriptors; in a
+      group, like all that leaves a nursery.
 
     Otherwise as `serve_websocket`.
     """

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import trio
@@ -32,6 +32,8 @@ Handler: TypeAlias = Callable[[WebSocketRequest], Awaitable[object]]
 RETRY_AFTER: Final = 5
 """Seconds after which a client that met an overloaded or draining server may come back."""
 
+_COME_BACK: Final = (("Retry-After", str(RETRY_AFTER)),)
+
 
 @runtime_checkable
 class PageHandler(Protocol):
@@ -49,6 +51,10 @@ class ServerState:
     handler: Handler
     options: Options
     draining: Flag = attrs.field(factory=Flag)
+    goodbye: tuple[int, str] = (CloseCode.SERVICE_RESTART, "")
+    """What a drain says to those who are accepted nevertheless."""
+    over: bool = False
+    """Whether nobody is served any more: who was accepted this very moment is too late."""
     connections: set[ServerConnection] = attrs.field(factory=set)
     admitted: set[ServerConnection] = attrs.field(factory=set)
     """Those that have a place. Who was refused is still there for a moment (`linger`)."""
@@ -61,7 +67,7 @@ class ServerState:
     accept_failures: int = 0
     rejected: Counter[int] = attrs.field(factory=Counter)
     close_codes: Counter[int] = attrs.field(factory=Counter)
-    _departure: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def admit(self, newcomer: ServerConnection) -> str | None:
         """Give a newcomer a place; return why there is none."""
@@ -92,12 +98,16 @@ class ServerState:
             self.hosts[connection.host] -= 1
             if not self.hosts[connection.host]:
                 del self.hosts[connection.host]
-        self._departure.unpark_all()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let `wait_until` look again."""
+        self._waiting.unpark_all()
 
     async def wait_until(self, fulfilled: Callable[[], bool]) -> None:
-        """Wait until a condition holds; it is looked at whenever a connection leaves."""
+        """Wait until a condition holds; it is looked at when a connection or handler ends."""
         while not fulfilled():
-            await self._departure.park()
+            await self._waiting.park()
 
 
 class ServerConnection:
@@ -116,20 +126,29 @@ class ServerConnection:
         self._options = state.options
         self._http = HTTPConnection(stream, state.options.max_header_size)
         self._unanswered = False  # a request is in hand
+        self._escaping: Exception | None = None  # a handler's error that ends the server
 
     async def run(self) -> None:
-        """Serve it to the end; the caller closes the stream."""
+        """Serve it to the end; the caller closes the stream.
+
+        Raises: a handler's error, if the options say so; nothing that a peer can bring about.
+        """
+        if self._state.over:
+            await trio.lowlevel.checkpoint()
+            return
         self._state.connections.add(self)
         try:
             with self.scope:
                 await self._serve()
-            if self.scope.cancelled_caught and self._unanswered:
-                await self._apologise()
-            elif self.scope.cancelled_caught and self in self._state.opening:
-                self._log(logging.INFO, "dropped before a request had come")
+            if self.scope.cancelled_caught:
+                await self._end_early()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             early = self in self._state.opening  # TLS that failed, as a rule
-            self._log(logging.INFO if early else logging.DEBUG, f"lost: {exc.__cause__ or exc}")
+            self._log(logging.INFO if early else logging.DEBUG, "lost: %s", exc.__cause__ or exc)
+        except Exception as exc:
+            if exc is self._escaping:
+                raise
+            self._log(logging.ERROR, "failed inside", exc_info=exc)
         finally:
             self._state.leave(self)
 
@@ -146,15 +165,16 @@ class ServerConnection:
         if isinstance(self._stream, trio.SSLStream):
             await self._stream.do_handshake()
         if overload is not None:
-            await self._refuse(BadRequest(503, overload, [("Retry-After", str(RETRY_AFTER))]))
+            await self._refuse(BadRequest(503, overload, _COME_BACK))
             await linger(self._stream)
             return
         while not self._http.finished:
-            self._allow(self._options.handshake_timeout)
+            self._renew_deadline()
             try:
                 head = await self._http.next_request()
                 if head is not None:
                     self._unanswered = True
+                    self._renew_deadline()
                     await self._answer(head)
             except BadRequest as refusal:
                 await self._refuse(refusal)
@@ -171,22 +191,22 @@ class ServerConnection:
         if not origin_allowed(head, self._options.allowed_origins, secure):
             raise BadRequest(403, "this origin is not allowed")
         if self._state.draining:
-            raise BadRequest(503, "draining", [("Retry-After", str(RETRY_AFTER))])
+            raise BadRequest(503, "draining", _COME_BACK)
         await self._run_handler(head)
 
     async def _serve_page(self, handler: PageHandler, request: Request) -> None:
         self._allow(math.inf)
         self.busy = True
         try:
-            response = await handler.respond(request)
-        except Exception as exc:  # noqa: BLE001  # the application's, told as one wishes
-            response = Response("internal error\n", status=500)
-            await self._send(response)
-            self._on_handler_error(exc)
-        else:
+            try:
+                response = await handler.respond(request)
+            except Exception as exc:  # noqa: BLE001  # the application's, told as one wishes
+                self._on_handler_error(exc)
+                response = Response("internal error\n", status=500)
             await self._send(response)
         finally:
-            self.busy = False
+            self._set_idle()
+            self._let_escape()
 
     async def _run_handler(self, head: RequestHead) -> None:
         request = WebSocketRequest(
@@ -199,24 +219,27 @@ class ServerConnection:
             on_reject=self._count_rejection,
         )
         self.busy = True
-        status = 403
-        error: Exception | None = None
+        refusal = BadRequest(403, "forbidden")
         try:
             await self._state.handler(request)
-        except Exception as exc:  # noqa: BLE001  # likewise
-            error = _without_goodbyes(exc)
-            status = 500
+        except Exception as exc:  # noqa: BLE001  # the application's, told as one wishes
+            if (error := _without_goodbyes(exc)) is not None:
+                self._on_handler_error(error)
+            refusal = BadRequest(500, "internal error")
         finally:
-            self.busy = False
-            self._unanswered = not request.answered
+            self._set_idle()
+            self._unanswered = not request.expire()
             if self.websocket is not None and self.websocket.close_info is not None:
                 self._state.close_codes[self.websocket.close_info.code] += 1
-        if not request.answered:
-            await self._refuse(
-                BadRequest(status, "forbidden" if status == 403 else "internal error")
-            )
-        if error is not None:
-            self._on_handler_error(error)
+        try:
+            if self._unanswered:
+                await self._refuse(refusal)
+        finally:
+            self._let_escape()
+
+    def _set_idle(self) -> None:
+        self.busy = False
+        self._state.wake()
 
     def _on_accept(self, ws: WebSocket) -> None:
         self._allow(math.inf)
@@ -224,32 +247,40 @@ class ServerConnection:
         self.websocket = ws
         self._state.accepted += 1
         if self._state.draining:
-            self.begin_close(CloseCode.SERVICE_RESTART, "")
+            self.begin_close(*self._state.goodbye)
 
     def _on_handler_error(self, error: Exception) -> None:
         self._state.handler_errors += 1
         if self._options.on_handler_error == "raise":
-            raise error
-        logger.error("connection %s from %s: handler failed", self.id, self.host, exc_info=error)
+            self._escaping = error
+        else:
+            self._log(logging.ERROR, "handler failed", exc_info=error)
+
+    def _let_escape(self) -> None:
+        """Once the client was answered, or has not waited for it."""
+        if self._escaping is not None:
+            raise self._escaping
 
     # Answers...
 
-    async def _refuse(self, refusal: BadRequest) -> None:
-        self._log(logging.INFO, f"refused: {refusal}")
+    async def _refuse(self, refusal: BadRequest, *, last: bool = False) -> None:
+        self._log(logging.INFO, "refused: %s", refusal)
         self._count_rejection(refusal.status)
-        await self._send(refusal.response)
+        await self._send(refusal.response, last=last)
 
-    async def _apologise(self) -> None:
-        """The handler was cancelled before it had answered: its time was up, or ours is."""
-        self.scope = trio.CancelScope(deadline=trio.current_time() + LINGER_TIME)
-        with self.scope:
-            await self._refuse(
-                BadRequest(503, "no answer in time", [("Retry-After", str(RETRY_AFTER))])
-            )
+    async def _end_early(self) -> None:
+        """Its time is up, or ours is; the handler, if there was one, has been cancelled."""
+        if self._unanswered:
+            self.scope = trio.CancelScope()
+            with trio.move_on_after(LINGER_TIME), self.scope:
+                await self._refuse(BadRequest(503, "no answer in time", _COME_BACK), last=True)
+                await linger(self._stream)
+        elif self in self._state.opening:
+            self._log(logging.INFO, "dropped before a request had come")
 
-    async def _send(self, response: Response) -> None:
+    async def _send(self, response: Response, *, last: bool = False) -> None:
         """Send a response of any size: what bounds it is the lack of progress."""
-        close = bool(self._state.draining)
+        close = last or bool(self._state.draining)
         answer = memoryview(self._http.protocol.respond(response, close=close))
         self._unanswered = False
         self._state.opening.discard(self)
@@ -262,12 +293,18 @@ class ServerConnection:
         self._state.opening.discard(self)
         self._state.rejected[status] += 1
 
-    def _log(self, level: int, what: str) -> None:
-        """Write a line; nothing in it is in the peer's words."""
-        logger.log(level, "connection %s from %s: %s", self.id, self.host, what)
-
     def _allow(self, seconds: float) -> None:
         self.scope.deadline = trio.current_time() + seconds
+
+    def _renew_deadline(self) -> None:
+        """Give a further request its time; from accept to the first answer it runs through."""
+        if self not in self._state.opening:
+            self._allow(self._options.handshake_timeout)
+
+    def _log(self, level: int, event: str, *details: object, exc_info: Any = None) -> None:
+        """Write a line; nothing in it is in the peer's words."""
+        message = f"connection %s from %s: {event}"
+        logger.log(level, message, self.id, self.host, *details, exc_info=exc_info)
 
 
 def _without_goodbyes(error: Exception) -> Exception | None:
