@@ -61,6 +61,16 @@ def test_a_rejection_without_a_body() -> None:
     assert str(error) == "the server answered 403"
 
 
+def test_a_rejection_survives_pickling() -> None:
+    headers = CIMultiDict([("Set-Cookie", "a"), ("set-cookie", "b")])
+    error = ConnectionRejected(503, CIMultiDictProxy(headers), b"busy")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    assert (again.status, again.body) == (503, b"busy")
+    assert isinstance(again.headers, CIMultiDictProxy)
+    assert again.headers.getall("SET-COOKIE") == ["a", "b"]
+    assert str(again) == str(error)
+
+
 def test_a_violation_tells_what_and_the_code() -> None:
     error = ProtocolViolation(1002, "continuation of no message")
     assert (error.code, error.reason) == (1002, "continuation of no message")

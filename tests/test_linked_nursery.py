@@ -353,6 +353,25 @@ async def test_a_nursery_without_a_consumer_does_not_wait_for_one_beside_it(
     assert ended == [0, 1]
 
 
+async def test_a_nursery_contains_its_block_and_what_is_below_until_it_is_closed(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, _ = connect_raw()
+    here = trio.lowlevel.current_task()
+    async with us as ws, trio.open_nursery() as outer:
+        manager = ws.open_nursery()
+        async with manager as nursery:
+            nursery.start_soon(trio.sleep, 1)
+            outer.start_soon(trio.sleep, 1)
+            (inside,), (beside,) = nursery.child_tasks, outer.child_tasks
+            assert manager.contains(here)
+            assert manager.contains(inside)
+            assert not manager.contains(beside)
+        assert not manager.contains(here)
+        assert not manager.contains(inside)
+        assert not manager.consuming
+
+
 # Our own goodbye...
 
 
