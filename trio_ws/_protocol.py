@@ -130,6 +130,8 @@ class Protocol:
         at = self._at
         extent = _frames.frame_extent(self._unread, at)
         if extent is None:
+            if len(self._unread) >= at + 2 and self._unread[at] & 0x0F > _frames.BINARY:
+                self._owed = 2  # a long control frame, or no opcode at all: wrong as it stands
             return None
         start, end = extent
         message = self._read_plain(at, start, end)
