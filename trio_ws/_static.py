@@ -44,12 +44,14 @@ class StaticFiles:
         """Links are followed, but not out of the folder."""
         if "\0" in name:
             return None
-        path = (self._folder / name.lstrip("/")).resolve()
-        if path.is_dir():
-            path /= "index.html"
-        if not path.is_relative_to(self._folder) or not path.is_file():
+        try:
+            path = (self._folder / name.lstrip("/")).resolve()
+            if path.is_dir():
+                path = (path / "index.html").resolve()  # which may be a link, too
+            found = path.is_relative_to(self._folder) and path.is_file()
+        except (OSError, RuntimeError):  # too long, locked; links in a circle (Python < 3.13)
             return None
-        return path
+        return path if found else None
 
 
 def _content_type(path: Path) -> str:
