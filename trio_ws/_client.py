@@ -78,8 +78,8 @@ def open_websocket_through(
 ) -> Opening:
     """`open_websocket` over what ``dial`` connects with: TCP, or a network in memory."""
     target = parse_url(url)
-    if ssl_context is not None and not target.secure:
-        raise ValueError("an ssl_context goes with wss://: this URL asks for no TLS")
+    if ssl_context is not None:
+        _check_context(ssl_context, target)
     handshake = _handshake(target, subprotocols, headers, origin, options)
     connect = functools.partial(_connect, dial, target, ssl_context)
     return Opening(connect, handshake, options)
@@ -102,10 +102,30 @@ def open_websocket_over_stream(
     handshake = _handshake(parse_url(url), subprotocols, headers, origin, options)
 
     async def connect(say: Callable[[str], None]) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException:  # nobody else knows of it yet
+            await trio.aclose_forcefully(stream)
+            raise
         return stream
 
     return Opening(connect, handshake, options)
+
+
+def _check_context(ssl_context: ssl.SSLContext, url: WebSocketURL) -> None:
+    if not isinstance(ssl_context, ssl.SSLContext):
+        raise TypeError(f"ssl_context is an ssl.SSLContext, not {type(ssl_context).__name__}")
+    if not url.secure:
+        raise ValueError("an ssl_context goes with wss://: this URL asks for no TLS")
+    try:
+        ssl_context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=_tls_name(url))
+    except ssl.SSLError as exc:
+        raise ValueError(f"this ssl_context is not for a client: {exc.reason or exc}") from exc
+
+
+def _tls_name(url: WebSocketURL) -> str:
+    """The name that certificates are for: no zone, no dot at its end (RFC 6066, section 3)."""
+    return url.host.partition("%")[0].removesuffix(".")
 
 
 def _handshake(
@@ -209,13 +229,16 @@ async def _connect(
     if not url.secure:
         return stream
     say(f"TLS with {url.host}")
-    tls = trio.SSLStream(
-        stream, ssl_context or default_context(), server_hostname=url.host, https_compatible=True
-    )
     try:
+        tls = trio.SSLStream(
+            stream,
+            ssl_context or default_context(),
+            server_hostname=_tls_name(url),
+            https_compatible=True,
+        )
         await tls.do_handshake()
     except BaseException:
-        await trio.aclose_forcefully(tls)
+        await trio.aclose_forcefully(stream)
         raise
     return tls
 
