@@ -2,6 +2,8 @@
 
 pytest imports this file wherever trio_ws is installed. So it lies beside the package, and
 imports nothing of it before a test does.
+
+PYTEST_DONT_REWRITE: there is no assertion in it.
 """
 
 from __future__ import annotations

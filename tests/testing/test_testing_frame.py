@@ -84,7 +84,9 @@ frames = st.builds(
 
 
 @given(st.lists(frames), st.data())
-def test_what_was_encoded_is_read_again_in_any_chunks(sent: list[Frame], data: st.DataObject) -> None:
+def test_what_was_encoded_is_read_again_in_any_chunks(
+    sent: list[Frame], data: st.DataObject
+) -> None:
     wire = b"".join(frame.encode() for frame in sent)
     reader = FrameReader()
     received: list[Frame] = []

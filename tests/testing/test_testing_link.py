@@ -196,7 +196,9 @@ async def test_who_does_not_read_holds_up_who_sends(way: str, autojump_clock) ->
         assert len(await it.receive(BUFFER)) == BUFFER
 
 
-async def test_a_full_write_buffer_takes_nothing_until_it_has_room(way: str, autojump_clock) -> None:
+async def test_a_full_write_buffer_takes_nothing_until_it_has_room(
+    way: str, autojump_clock
+) -> None:
     async with connected(way) as it:
         it.direction.buffer = 0
         with trio.move_on_after(1) as scope:

@@ -14,7 +14,7 @@ import trio.testing
 import trio_ws
 from trio_ws.testing import Link, MemoryNetwork
 from trio_ws.testing._network import _Hooks
-from trio_ws.testing._socket import Switchboard
+from trio_ws.testing._socket import ANY_HOST, Switchboard
 
 pytest_plugins = ("pytest_trio_ws",)
 
@@ -27,10 +27,14 @@ async def echo(request: trio_ws.WebSocketRequest) -> None:
 
 async def tell_host(request: trio_ws.WebSocketRequest) -> None:
     async with request.accept() as ws:
-        await ws.send(f"{request.headers['Host']} {request.local_address} {request.tls is not None}")
+        await ws.send(
+            f"{request.headers['Host']} {request.local_address} {request.tls is not None}"
+        )
 
 
-async def serve(nursery: trio.Nursery, *listeners: trio.abc.Listener, handler=echo) -> trio_ws.Server:
+async def serve(
+    nursery: trio.Nursery, *listeners: trio.abc.Listener, handler=echo
+) -> trio_ws.Server:
     return await nursery.start(trio_ws.serve_websocket_listeners, handler, listeners)
 
 
@@ -97,7 +101,7 @@ async def test_a_listener_that_closes_while_somebody_connects_refuses(
 
 async def test_a_place_has_one_listener(memory_network) -> None:
     async with memory_network.listen("a.test", 80):
-        with pytest.raises(OSError, match="somebody listens at a.test port 80") as caught:
+        with pytest.raises(OSError, match=r"somebody listens at a\.test port 80") as caught:
             memory_network.listen("a.test", 80)
         assert caught.value.errno == errno.EADDRINUSE
 
@@ -146,8 +150,8 @@ async def test_a_certificate_is_for_one_host_alone(nursery, memory_network) -> N
         with pytest.raises(trio_ws.HandshakeError, match="certificate"):
             async with memory_network.open_websocket(f"wss://{address}/"):
                 pass
+    context = ssl.create_default_context()
     with pytest.raises(trio_ws.HandshakeError, match="certificate"):
-        context = ssl.create_default_context()
         async with memory_network.open_websocket("wss://example.org/", ssl_context=context):
             pass
 
@@ -155,7 +159,10 @@ async def test_a_certificate_is_for_one_host_alone(nursery, memory_network) -> N
 async def test_tls_may_be_all_ones_own(nursery, memory_network) -> None:
     trustme = pytest.importorskip("trustme")
     ca = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    server, client = (
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
+        ssl.create_default_context(),
+    )
     ca.issue_cert("example.org").configure_cert(server)
     ca.configure_trust(client)
     await serve(nursery, memory_network.listen("example.org", 443, ssl_context=server))
@@ -186,7 +193,7 @@ async def test_a_program_that_knows_nothing_of_it_uses_it(nursery, memory_networ
         with pytest.raises(OSError, match="all attempts to connect"):
             async with trio_ws.open_websocket("ws://anything.example/"):
                 pass
-        with pytest.raises(OSError, match="in use|somebody listens"):
+        with pytest.raises(OSError, match="somebody listens"):
             await trio_ws.serve_websocket(echo, 8000)
         local = await trio_ws_on(nursery, "localhost")
         assert local.listeners[0].socket.getsockname()[0] == "127.0.0.1"
@@ -230,4 +237,4 @@ async def test_a_host_may_be_bytes_or_none() -> None:
     ((*_, address),) = await hooks.getaddrinfo(b"a.test", "80")
     assert address == ("192.0.2.1", 80)
     ((*_, address),) = await hooks.getaddrinfo(None, None)
-    assert address == ("0.0.0.0", 0)
+    assert address == (ANY_HOST, 0)

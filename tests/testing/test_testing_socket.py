@@ -44,7 +44,7 @@ async def test_trio_finds_nothing_amiss(autojump_clock) -> None:
 
 async def test_trio_finds_nothing_amiss_on_a_slow_link_of_small_chunks(autojump_clock) -> None:
     async def connect_slowly() -> Streams:
-        return await connect(Link(latency=0.1, jitter=0.1, bandwidth=1e5, chunk=(1, 100)))
+        return await connect(Link(latency=0.1, jitter=0.1, bandwidth=1e6, chunk=(1, 5000)))
 
     await trio.testing.check_half_closeable_stream(connect_slowly, None)
 

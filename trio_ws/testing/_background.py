@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Final, NoReturn
 
 import trio
+
+LAST_STEPS: Final = 50
+"""Schedule points that its tasks get at the end, to fail of what has just happened. What
+they raise when they are cancelled already is lost in trio's own cleaning up."""
 
 
 class Background:
@@ -27,23 +32,43 @@ class Background:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        for _ in range(LAST_STEPS):
+            await trio.lowlevel.cancel_shielded_checkpoint()
         self.nursery.cancel_scope.cancel(reason="the block that it served has ended")
+        involved = (etype, exc, traceback) if _is_cancellation(exc) else (None, None, None)
         try:
-            return bool(await self._manager.__aexit__(etype, exc, traceback))
+            swallowed = await self._manager.__aexit__(*involved)
         except BaseExceptionGroup as group:
             errors = [each for each in group.exceptions if each is not exc]
             message = group.message
-        if not errors:
-            return False
+        else:
+            return bool(swallowed) and exc is involved[1]
         if len(errors) > 1:
             raise BaseExceptionGroup(message, errors)
-        error = errors[0]
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]  # from the nurseries of a server
-        context = error.__context__
-        if context is None and not isinstance(exc, trio.Cancelled):
-            context = exc
-        try:
-            raise error
-        finally:  # raising has put the block's exception there, for better or worse
-            error.__context__ = context
+        if errors:
+            _raise(_unwrap(errors[0]), exc)
+        return False
+
+
+def _is_cancellation(exc: BaseException | None) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.subgroup(trio.Cancelled) is not None
+    return isinstance(exc, trio.Cancelled)
+
+
+def _unwrap(error: BaseException) -> BaseException:
+    """Take off the groups that the nurseries of a server have put around an error."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _raise(error: BaseException, met: BaseException | None) -> NoReturn:
+    """Raise an error; what the block has met is its context, unless it has a better one."""
+    context = error.__context__
+    if context is None and not isinstance(met, trio.Cancelled):
+        context = met
+    try:
+        raise error
+    finally:  # raising has put the block's exception there, for better or worse
+        error.__context__ = context

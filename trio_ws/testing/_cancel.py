@@ -120,7 +120,8 @@ class Cancellations:
         return Attempt("resumed", 0) if last.phase == "waiting" else None
 
     async def _check_left(self, attempt: Attempt) -> None:
-        assert attempt.over, "the block of the attempt was not entered"
+        if not attempt.over:
+            raise RuntimeError("the block of the attempt was not entered: with attempt: ...")
         assert self._before is not None
         with attempt.explaining():
             left = await settle(self._before.leftovers, self._patience)

@@ -51,9 +51,12 @@ class Snapshot:
 
 async def settle(look: Callable[[], list[T]], patience: float) -> list[T]:
     """Give what is about to end some time; return what ``look`` still finds then."""
+    await trio.lowlevel.checkpoint()
     for _ in range(math.ceil(patience / STEP)):
+        if not look():
+            break
         await trio.testing.wait_all_tasks_blocked()
-        if not look() or _time_stands_still():
+        if _time_stands_still():
             break
         await trio.sleep(STEP)
     return look()

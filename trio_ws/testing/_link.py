@@ -134,7 +134,9 @@ class Direction:
     def cut(self) -> None:
         """Let nothing arrive any more, closing included, and tell nobody."""
         self._settle()
-        while self._travelling and (self._stalled or self._travelling[-1][0] > trio.current_time()):
+        while self._travelling and (
+            self._stalled or self._travelling[-1][0] > trio.current_time()
+        ):
             self._travelling.pop()
         self._queue.clear()
         self._cut = True

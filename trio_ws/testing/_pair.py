@@ -82,7 +82,10 @@ async def open_pair(
             link=link,
         )
         async with opening as client:
-            yield Pair(client, await server.websocket(), link)
+            try:
+                yield Pair(client, await server.websocket(), link)
+            finally:
+                server.expect_close(client)
 
 
 @asynccontextmanager
@@ -132,8 +135,9 @@ async def open_raw_pair(
 class _OneWebSocket:
     """A handler that accepts a request, and keeps the WebSocket open until it is told."""
 
-    def __init__(self, subprotocol: str | None) -> None:
+    def __init__(self, subprotocol: str | None, nursery: trio.Nursery) -> None:
         self._subprotocol = subprotocol
+        self._nursery = nursery
         self._ws: WebSocket | None = None
         self._open = trio.Event()
         self._leave = trio.Event()
@@ -152,6 +156,20 @@ class _OneWebSocket:
         assert self._ws is not None
         return self._ws
 
+    def expect_close(self, client: WebSocket) -> None:
+        """Leave once the client's Close is here: it must not wait for what nobody receives."""
+
+        async def watch() -> None:
+            for wait in (trio.lowlevel.checkpoint, functools.partial(trio.sleep, 0.01)):
+                for _ in range(100):
+                    await wait()
+                    if client._connection.over.is_set() or self._ws is None or self._ws.close_info:
+                        self._leave.set()
+                        return
+            self._leave.set()
+
+        self._nursery.start_soon(watch)
+
     async def leave(self) -> None:
         self._leave.set()
         if self._open.is_set():
@@ -163,14 +181,14 @@ class _OneWebSocket:
 async def _serve_one(
     network: MemoryNetwork, options: Options, subprotocol: str | None
 ) -> AsyncGenerator[_OneWebSocket, None]:
-    one = _OneWebSocket(subprotocol)
-    serve = functools.partial(
-        serve_websocket_listeners,
-        one.handle,
-        [network.listen(HOST)],
-        options=options.replace(on_handler_error="raise"),
-    )
     async with Background() as nursery:
+        one = _OneWebSocket(subprotocol, nursery)
+        serve = functools.partial(
+            serve_websocket_listeners,
+            one.handle,
+            [network.listen(HOST)],
+            options=options.replace(on_handler_error="raise"),
+        )
         await nursery.start(serve)
         try:
             yield one

@@ -82,9 +82,10 @@ class RawPeer(trio.abc.AsyncResource):
         }
         await self.stream.send_all(_head(f"GET {target} HTTP/1.1", fields) + behind)
         head = await self.receive_head()
-        assert head.startswith("HTTP/1.1 101 "), f"the server did not accept:\n{head}"
-        accept = _answer_to(KEY)
-        assert accept in head, f"Sec-WebSocket-Accept is not {accept}:\n{head}"
+        if not head.startswith("HTTP/1.1 101 "):
+            raise AssertionError(f"the server did not accept:\n{head}")
+        if (accept := _answer_to(KEY)) not in head:
+            raise AssertionError(f"Sec-WebSocket-Accept is not {accept}:\n{head}")
         return head
 
     async def accept(
@@ -99,7 +100,8 @@ class RawPeer(trio.abc.AsyncResource):
         """
         head = await self.receive_head()
         key = re.search(r"(?im)^sec-websocket-key:\s*(\S+)\s*$", head)
-        assert key, f"no request for a WebSocket:\n{head}"
+        if key is None:
+            raise AssertionError(f"no request for a WebSocket:\n{head}")
         fields = {
             "Upgrade": "websocket",
             "Connection": "Upgrade",
@@ -119,7 +121,8 @@ class RawPeer(trio.abc.AsyncResource):
             while b"\r\n\r\n" not in self._unread and self._end is None:
                 self._unread += await self._read()
         head, end, rest = self._unread.partition(b"\r\n\r\n")
-        assert end, f"no head came, but {self._unread!r}, then {self._ending()}"
+        if not end:
+            raise AssertionError(f"no head came, but {self._unread!r}, then {self._ending()}")
         self._unread = rest
         return head.decode("latin-1") + "\r\n\r\n"
 
@@ -185,10 +188,9 @@ class RawPeer(trio.abc.AsyncResource):
         Concurrency: one task at a time, for all that receives.
         """
         await self._receive(1, self.patience)
-        if self._frames:
-            return self._frames.popleft()
-        assert self._end, f"no frame came, but {self._ending()}"
-        return None
+        if not (self._frames or self._end):
+            raise AssertionError(f"no frame came, but {self._ending()}")
+        return self._frames.popleft() if self._frames else None
 
     async def receive_message(self) -> str | bytes:
         """Receive the next message whole: fragments joined, inflated if it is compressed.
@@ -201,8 +203,8 @@ class RawPeer(trio.abc.AsyncResource):
         parts: list[Frame] = []
         while not (parts and parts[-1].fin):
             frame = await self.receive_frame()
-            assert frame, f"no message came, but {self._ending()}"
-            assert frame.opcode != CLOSE, f"no message came, but {frame}"
+            if frame is None or frame.opcode == CLOSE:
+                raise AssertionError(f"no message came, but {frame or self._end}")
             if frame.opcode < CLOSE:
                 parts.append(frame)
         data = b"".join(part.payload for part in parts)
@@ -233,7 +235,8 @@ class RawPeer(trio.abc.AsyncResource):
                 if not self.client:  # who ends TCP first: RFC 6455, section 7.1.1
                     await self.aclose()
                     return frames
-        assert not self._reader.unread, f"the last frame was torn: {self._reader.unread!r}"
+        if self._reader.unread:
+            raise AssertionError(f"the last frame was torn: {self._reader.unread!r}")
         return frames
 
     async def _try_to_send(self, frame: Frame) -> None:
@@ -293,10 +296,9 @@ class RawPeer(trio.abc.AsyncResource):
 
     def _check_masks(self, count: int) -> None:
         for frame in list(self._frames)[:count]:
-            if self.client:
-                assert frame.mask is None, f"a server must not mask: {frame!r} (RFC 6455, 5.1)"
-            else:
-                assert frame.mask is not None, f"a client must mask: {frame!r} (RFC 6455, 5.1)"
+            if (frame.mask is None) != self.client:
+                duty = "a server must not mask" if self.client else "a client must mask"
+                raise AssertionError(f"{duty}: {frame!r} (RFC 6455, section 5.1)")
 
     def _fail(self, message: str, expected: Sequence[object]) -> None:
         received: list[object] = [*self._frames]

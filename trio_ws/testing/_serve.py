@@ -135,13 +135,18 @@ class Serve:
         """
         number = len(self._served) + 1
         host = host or ("server.test" if number == 1 else f"server-{number}.test")
+        listener = self._network.listen(host, 443 if tls else 80, tls=tls)
         serve = functools.partial(
             serve_websocket_listeners,
             handler,
-            [self._network.listen(host, 443 if tls else 80, tls=tls)],
+            [listener],
             options=options.replace(on_handler_error=on_handler_error),
         )
-        server: Server = await self._nursery.start(serve)
+        try:
+            server: Server = await self._nursery.start(serve)
+        except BaseException:
+            await trio.aclose_forcefully(listener)
+            raise
         connect = Connect(server, self._network, host, tls=tls)
         self._served.append(connect)
         return connect
