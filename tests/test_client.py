@@ -65,7 +65,8 @@ async def playing(
     network = network or MemoryNetwork()
     came: list[RawPeer] = []
 
-    async def serve() -> None:
+    async def serve(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
         peer = RawPeer(await listener.accept(), client=False)
         came.append(peer)
         async with peer:
@@ -77,14 +78,13 @@ async def playing(
 
     listener = network.listen(host, port, tls=tls, ssl_context=ssl_context)
     async with listener, trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        with trio.fail_after(1000):
-            yield network
+        nursery.cancel_scope.deadline = trio.current_time() + 1000
+        await nursery.start(serve)
+        yield network
         await trio.testing.wait_all_tasks_blocked()
         if not came:
             nursery.cancel_scope.cancel()
-        nursery.cancel_scope.deadline = trio.current_time() + 1000
-    assert not came or not nursery.cancel_scope.cancelled_caught, "the client left TCP open"
+    assert not came or not nursery.cancel_scope.cancelled_caught, "it took too long"
 
 
 def answer(data: bytes) -> Play:

@@ -102,14 +102,10 @@ def open_websocket_over_stream(
     handshake = _handshake(parse_url(url), subprotocols, headers, origin, options)
 
     async def connect(say: Callable[[str], None]) -> trio.abc.Stream:
-        try:
-            await trio.lowlevel.checkpoint()
-        except BaseException:  # nobody else knows of it yet
-            await trio.aclose_forcefully(stream)
-            raise
+        await trio.lowlevel.checkpoint()
         return stream
 
-    return Opening(connect, handshake, options)
+    return Opening(connect, handshake, options, stream)
 
 
 def _check_context(ssl_context: ssl.SSLContext, url: WebSocketURL) -> None:
@@ -153,11 +149,12 @@ class Opening:
         connect: Callable[[Callable[[str], None]], Awaitable[trio.abc.Stream]],
         handshake: ClientHandshake,
         options: Options,
+        stream: trio.abc.Stream | None = None,
     ) -> None:
         self._connect = connect
         self._handshake = handshake
         self._options = options
-        self._stream: trio.abc.Stream | None = None
+        self._stream = stream  # what is to be closed if it fails
         self._phase = "connecting"
 
     async def __aenter__(self) -> WebSocket:
