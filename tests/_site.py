@@ -170,7 +170,7 @@ class Site:
         """What the server runs in: cancelled, it stops."""
         self.over = trio.Event()
 
-    async def run(
+    async def _serve(
         self, handler: Handler, task_status: trio.TaskStatus[Server], **arguments: Any
     ) -> None:
         with self.scope:
@@ -201,7 +201,8 @@ async def serve(
     listener = MemoryListener()
     async with trio.open_nursery() as nursery:
         site = Site(listener, nursery)
-        site.server = await nursery.start(partial(site.run, handler, options=options, **arguments))
+        start = partial(site._serve, handler, options=options, **arguments)
+        site.server = await nursery.start(start)
         yield site
         site.scope.cancel()
         await site.over.wait()

@@ -127,7 +127,7 @@ async def test_a_unix_socket_that_took_the_place_of_ours_stays(tmp_path: Path) -
         with trio.CancelScope(shield=True):
             await finish.wait()
 
-    async def serve_old(task_status: trio.TaskStatus[Server]) -> None:
+    async def _serve(task_status: trio.TaskStatus[Server]) -> None:
         options = Options(close_grace=0.01)
         await serve_websocket_unix(handler, path, options=options, task_status=task_status)
         over.set()
@@ -135,7 +135,7 @@ async def test_a_unix_socket_that_took_the_place_of_ours_stays(tmp_path: Path) -
     begun, finish, over = trio.Event(), trio.Event(), trio.Event()
     path = tmp_path / "chat.sock"
     async with trio.open_nursery() as nursery:
-        old: Server = await nursery.start(serve_old)
+        old: Server = await nursery.start(_serve)
         async with await trio.open_unix_socket(path) as stream:
             await stream.send_all(upgrade())
             await begun.wait()
@@ -336,7 +336,7 @@ async def test_when_a_listener_fails_all_are_told_and_its_error_comes_out(
     async with trio.open_nursery() as nursery:
         arguments = {} if own_nursery else {"handler_nursery": nursery}
 
-        async def run(task_status: trio.TaskStatus[Server]) -> None:
+        async def _serve(task_status: trio.TaskStatus[Server]) -> None:
             with pytest.RaisesGroup(
                 pytest.RaisesExc(OSError, match="cable"), flatten_subgroups=True
             ):
@@ -345,7 +345,7 @@ async def test_when_a_listener_fails_all_are_told_and_its_error_comes_out(
                 )
 
         site = Site(listener, nursery)
-        site.server = await nursery.start(run)
+        site.server = await nursery.start(_serve)
         for _ in range(5):
             nursery.start_soon(say_goodbye, await open_one(site), told)
     assert told == [CloseConnection(1001, "")] * 5

@@ -666,7 +666,7 @@ async def test_a_crowd_from_one_address_is_bounded_and_told_503() -> None:
     options = Options(max_connections_per_address=2)
     async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as stack:
 
-        async def run(task_status: trio.TaskStatus[Any]) -> None:
+        async def _serve(task_status: trio.TaskStatus[Any]) -> None:
             await serve_websocket(
                 handler, 0, host="127.0.0.1", options=options, task_status=task_status
             )
@@ -675,7 +675,7 @@ async def test_a_crowd_from_one_address_is_bounded_and_told_503() -> None:
             stream = await trio.open_tcp_stream("127.0.0.1", server.port)
             return await stack.enter_async_context(stream)
 
-        server = await nursery.start(run)
+        server = await nursery.start(_serve)
         streams = [await connect() for _ in range(3)]
         for stream, status in zip(streams, (b"101", b"101", b"503"), strict=True):
             await stream.send_all(upgrade() + b"x" * 200 * KIB if status == b"503" else upgrade())

@@ -175,30 +175,28 @@ async def open_unix_listener(
           made.
     """
     target = Path(os.fsdecode(path))
-    if await trio.to_thread.run_sync(_is_socket, target):
-        await _refuse_to_evict(target)
+    await trio.to_thread.run_sync(_refuse_to_replace, target)
+    await _refuse_to_evict(target)
     sock, file = await trio.to_thread.run_sync(_bind, target, mode)
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock)), file
 
 
-def _is_socket(path: Path) -> bool:
-    """Whether there is a socket; not even a link to one, which would be replaced itself."""
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return False
-    # This comes first, for connecting to any other kind of file is refused as well.
-    if not stat.S_ISSOCK(found.st_mode):
-        raise FileExistsError(errno.EEXIST, "there is something that is no socket", str(path))
-    return True
+def _refuse_to_replace(path: Path) -> None:
+    """Refuse what is no socket, not even a link to one, which would be replaced itself.
+
+    This has to come first, for connecting to any other kind of file is refused as well.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "there is something that is no socket", str(path))
 
 
 async def _refuse_to_evict(path: Path) -> None:
     try:
         stream = await trio.open_unix_socket(str(path))
     except (ConnectionRefusedError, FileNotFoundError):
-        return  # left behind by a process that is gone; or removed this very moment
-    except OSError as exc:
+        return  # left behind by a process that is gone; or nothing is there
+    except OSError as exc:  # the path is too long to be connected to, for one
         exc.add_note(f"while looking whether another server listens on {str(path)!r}")
         raise
     await trio.aclose_forcefully(stream)
