@@ -192,3 +192,12 @@ async def test_a_cancelled_wait_loses_no_byte() -> None:
             head = await http.next_request()
         assert head is not None
         assert head.target == "/1"
+
+
+async def test_the_leftover_behind_a_request_is_taken_once() -> None:
+    http, peer = connect()
+    await peer.send_all(GET % 1 + b"frames")
+    assert await http.next_request() is not None
+    assert http.take_leftover() == b"frames"
+    assert http.take_leftover() == b""
+    assert http.protocol.leftover == b""
