@@ -64,9 +64,8 @@ class Routes:
     """
 
     def __init__(self) -> None:
-        self._websockets: list[tuple[_Pattern, WebSocketHandler]] = []
-        self._pages: list[tuple[_Pattern, PageFunction]] = []
-        self._included: list[tuple[str, Routes]] = []
+        self._websockets: list[_Route | _Inclusion] = []
+        self._pages: list[_Route | _Inclusion] = []
 
     def websocket(self, pattern: str) -> Callable[[_WebSocketHandler], _WebSocketHandler]:
         """Register a handler of WebSockets: ``@routes.websocket("/chat/{room}")``.
@@ -112,7 +111,9 @@ class Routes:
         base = _check_prefix(prefix)
         if other is self or self in other._descendants():
             raise ValueError("these Routes would include themselves")
-        self._included.append((base, other))
+        inclusion = _Inclusion(base, other)
+        self._websockets.append(inclusion)
+        self._pages.append(inclusion)
 
     async def __call__(self, request: WebSocketRequest) -> None:
         """Handle a request for a WebSocket: 404 if there is none at its path."""
@@ -138,12 +139,12 @@ class Routes:
             )
         return response
 
-    def _register(self, table: list[tuple[_Pattern, Any]], pattern: str) -> Callable[[Any], Any]:
+    def _register(self, table: list[_Route | _Inclusion], pattern: str) -> Callable[[Any], Any]:
         compiled = _compile(pattern)
 
         def register(handler: Any) -> Any:
             _check_parameters(handler, pattern, compiled)
-            table.append((compiled, handler))
+            table.append(_Route(compiled, handler))
             return handler
 
         return register
@@ -155,23 +156,37 @@ class Routes:
         return self._find(path, lambda routes: routes._pages)
 
     def _find(
-        self, path: str, table: Callable[[Routes], list[tuple[_Pattern, Any]]]
+        self, path: str, table: Callable[[Routes], list[_Route | _Inclusion]]
     ) -> _Found | None:
-        for pattern, handler in table(self):
-            parameters = pattern.match(path)
-            if parameters is not None:
-                return _Found(handler, parameters)
-        for prefix, other in self._included:
-            if path.startswith(prefix + "/"):
-                found = other._find(path[len(prefix) :], table)
-                if found is not None:
-                    return found
+        for entry in table(self):
+            if isinstance(entry, _Route):
+                parameters = entry.pattern.match(path)
+                found = None if parameters is None else _Found(entry.handler, parameters)
+            elif path.startswith(entry.prefix + "/"):
+                found = entry.routes._find(path[len(entry.prefix) :], table)
+            else:
+                continue
+            if found is not None:
+                return found
         return None
 
     def _descendants(self) -> Iterator[Routes]:
-        for _, other in self._included:
-            yield other
-            yield from other._descendants()
+        for entry in self._pages:
+            if isinstance(entry, _Inclusion):
+                yield entry.routes
+                yield from entry.routes._descendants()
+
+
+@attrs.frozen
+class _Route:
+    pattern: _Pattern
+    handler: Callable[..., Awaitable[Any]]
+
+
+@attrs.frozen(eq=False)
+class _Inclusion:
+    prefix: str
+    routes: Routes
 
 
 def _compile(pattern: str) -> _Pattern:
