@@ -178,6 +178,12 @@ def test_a_pattern_that_is_none_is_refused(pattern: str, words: str) -> None:
             register(pattern)
 
 
+@pytest.mark.parametrize("pattern", ["/{{a}}", "/}{a}", "/{a{b}", "/{a}/{b", "/{{/{a}"])
+def test_a_brace_without_a_partner_is_refused_wherever_it_stands(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"a brace in .* has no partner"):
+        Routes().get(pattern)
+
+
 def test_a_handler_that_does_not_take_the_parameters_is_refused_at_once() -> None:
     routes = Routes()
 

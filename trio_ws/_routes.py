@@ -204,15 +204,15 @@ def _compile(pattern: str) -> _Pattern:
         expression, converters[name] = _CONVERTERS[kind or "str"]
         return f"(?P<{name}>{expression})"
 
+    if {"{", "}"} & set(_PARAMETER.sub("", pattern)):
+        raise ValueError(f"a brace in {pattern!r} has no partner")
     parts: list[str] = []
     end = 0
     for found in _PARAMETER.finditer(pattern):
         parts += [re.escape(pattern[end : found.start()]), replace(found)]
         end = found.end()
-    rest = pattern[end:]
-    if "{" in rest or "}" in rest:
-        raise ValueError(f"a brace in {pattern!r} has no partner")
-    return _Pattern(re.compile("".join([*parts, re.escape(rest)]), re.DOTALL), converters)
+    parts.append(re.escape(pattern[end:]))
+    return _Pattern(re.compile("".join(parts), re.DOTALL), converters)
 
 
 def _check_prefix(prefix: str) -> str:
