@@ -226,6 +226,43 @@ def _own_tests_suffice(session: nox.Session, module: str) -> bool:
     return str(output).strip() in {"100", "100.00"}
 
 
+# What a hostile world does to it
+
+
+@nox.session(default=False)
+def autobahn(session: nox.Session) -> None:
+    """Let Autobahn judge server and client: 247 cases, or all 517 with ``-- full``."""
+    session.install(".")
+    tool = Path(session.create_tmp(), "autobahn")
+    session.run("python", "tests/autobahn/install.py", tool, success_codes=[0, 3])
+    wstest = tool / "env" / "bin" / "wstest"
+    if not wstest.exists():
+        give_up = session.error if "CI" in os.environ else session.skip
+        give_up("Autobahn needs Python 2.7: pyenv's, or python2.7 on PATH")
+    size = ["--full"] if "full" in session.posargs else []
+    session.run("python", "tests/autobahn/run.py", wstest, *size)
+
+
+@nox.session(default=False)
+def hostile(session: nox.Session) -> None:
+    """Attack server and client, and print what it cost; ``-- full`` is the full size."""
+    _install(session, "test")
+    arguments = [each for each in session.posargs if each != "full"]
+    size = "full" if "full" in session.posargs else "fast"
+    session.run("pytest", "tests/hostile", *arguments, env={"TRIO_WS_HOSTILE": size})
+
+
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Let coverage guide bytes into each parser, for a minute or so many seconds: ``-- 600``."""
+    _install(session, "test", "fuzz")
+    seconds = session.posargs[0] if session.posargs else "60"
+    corpus = Path(session.create_tmp(), "corpus")  # kept from run to run
+    output = session.run("python", "tests/fuzz/run.py", silent=True)
+    for target in str(output).splitlines()[-1].split():
+        session.run("python", "tests/fuzz/run.py", target, seconds, corpus)
+
+
 @nox.session(default=False)
 def clean(session: nox.Session) -> None:
     """Remove what the other sessions leave behind, but for their environments."""

@@ -1,7 +1,8 @@
 """Fuzzes one target, guided by what it covers: ``run.py TARGET SECONDS FOLDER``.
 
-The folder keeps what has been found worth keeping, for the next run, and any input that
-fails. Such an input belongs into ``test_targets.py``.
+Without arguments it prints the targets. The folder keeps what has been found worth
+keeping, for the next run, and any input that fails. Such an input belongs into
+``test_targets.py``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ with atheris.instrument_imports(include=["trio_ws", "h11", "wsproto"]):
 
 def main() -> None:
     """Fuzz."""
+    if len(sys.argv) == 1:
+        print(*TARGETS)  # noqa: T201  # a program's output
+        return
     name, seconds, folder = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
     corpus = folder / name
     corpus.mkdir(parents=True, exist_ok=True)

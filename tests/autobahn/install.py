@@ -1,4 +1,7 @@
-"""Installs Autobahn's ``wstest``, which needs Python 2.7, into a folder of its own."""
+"""Installs Autobahn's ``wstest``, which needs Python 2.7, into a folder: ``install.py FOLDER``.
+
+The exit code is 3 if there is no Python 2.7, pyenv's or on PATH, to install it with.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +22,15 @@ ACCELERATOR: Final = HERE / "accelerator-requirements.txt"
 _QUIET: Final = ("-q", "--disable-pip-version-check")
 
 
+def main() -> int:
+    """Install; return the exit code."""
+    python2 = find_python2()
+    if python2 is None:
+        return 3
+    install(python2, Path(sys.argv[1]))
+    return 0
+
+
 def find_python2() -> Path | None:
     """Return a Python 2.7 with TLS and zlib: pyenv's, or the one on PATH."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -28,8 +41,8 @@ def find_python2() -> Path | None:
     return next(filter(_is_complete, candidates), None)
 
 
-def install(python2: Path, folder: Path) -> Path:
-    """Return the path of ``wstest`` in ``folder``; install it if it is not there yet.
+def install(python2: Path, folder: Path) -> None:
+    """Install ``env/bin/wstest`` in a folder, if it is not there yet.
 
     Raises:
       subprocess.CalledProcessError: pip could not do it.
@@ -37,7 +50,7 @@ def install(python2: Path, folder: Path) -> Path:
     wstest = folder / "env" / "bin" / "wstest"
     stamp = folder / "installed"
     if wstest.exists() and stamp.exists() and stamp.read_text() == _pins():
-        return wstest
+        return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
@@ -55,7 +68,6 @@ def install(python2: Path, folder: Path) -> Path:
         _run(*pip, "--no-deps", "--no-build-isolation", "-r", ACCELERATOR)
     _run(wstest, "-a")  # does it start?
     stamp.write_text(_pins())
-    return wstest
 
 
 def _is_complete(python: Path) -> bool:
@@ -75,3 +87,7 @@ def _run(*command: str | Path, env: dict[str, str] | None = None) -> None:
     subprocess.run(  # noqa: S603  # all of it is written above
         [str(part) for part in command], check=True, env=env
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
