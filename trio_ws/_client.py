@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
@@ -156,8 +157,13 @@ class Opening:
         self._options = options
         self._stream = stream  # what is to be closed if it fails
         self._phase = "connecting"
+        self._entered = False
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
+        if self._entered:
+            raise RuntimeError("this opens one connection, once: call open_websocket() again")
+        self._entered = True
         try:
             accepted = await self._open()
         except BaseException:
@@ -175,6 +181,7 @@ class Opening:
         )
         return await self._session.__aenter__()
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         etype: type[BaseException] | None,
@@ -189,16 +196,26 @@ class Opening:
             try:
                 self._stream = await self._connect(self._say)
                 self._say("sending the request")
-                await self._stream.send_all(self._handshake.request())
+                await self._send_request(self._stream)
                 self._say("waiting for the server's answer")
                 return await self._read_answer(self._stream)
             except trio.BrokenResourceError as exc:
-                raise HandshakeError(f"{self._phase}: {exc.__cause__ or exc}") from exc
+                why = exc.__cause__ or str(exc) or "the connection was lost"
+                raise self._handshake.rejection or HandshakeError(f"{self._phase}: {why}") from exc
         rejection = self._handshake.rejection  # its body never came to an end
         raise rejection or HandshakeTimeout(f"{self._phase} took longer than {timeout} s in all")
 
     def _say(self, phase: str) -> None:
         self._phase = phase
+
+    async def _send_request(self, stream: trio.abc.Stream) -> None:
+        try:
+            await stream.send_all(self._handshake.request())
+        except trio.BrokenResourceError:
+            # The server may have refused, and gone, before it had read all of the request.
+            with contextlib.suppress(trio.BrokenResourceError, HandshakeError):
+                await self._read_answer(stream)
+            raise
 
     async def _read_answer(self, stream: trio.abc.Stream) -> Accepted:
         while True:

@@ -223,12 +223,14 @@ class Acceptance:
         self._headers = headers
 
     @trio.lowlevel.enable_ki_protection
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
         self._session = await self._request._open(self._subprotocol, self._headers)
         ws = await self._session.__aenter__()
         self._request._on_accept(ws)
         return ws
 
+    @trio.lowlevel.enable_ki_protection
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
