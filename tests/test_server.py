@@ -222,6 +222,26 @@ async def test_a_websocket_that_is_closing_is_not_counted_as_open(
         assert not site.over.is_set()  # the handler does not look
 
 
+async def test_connections_that_could_not_be_accepted_are_counted(
+    autojump_clock: MockClock,
+) -> None:
+    class Crowded(MemoryListener):
+        async def accept(self) -> Any:
+            if failures:
+                raise OSError(failures.pop(), "too many open files")
+            return await super().accept()
+
+    failures = [errno.EMFILE] * 3
+    async with trio.open_nursery() as nursery:
+        site = Site(Crowded(), nursery)
+        site.server = await nursery.start(site._serve, echo)
+        async with site.open() as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+        assert site.server.statistics().accept_failures == 3
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_handler_nursery_is_where_handlers_run(autojump_clock: MockClock) -> None:
     async def handler(request: WebSocketRequest) -> None:
         parents.append(trio.lowlevel.current_task().parent_nursery)
