@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import subprocess
 import sys
@@ -11,9 +10,10 @@ import time
 
 import pytest
 import trio
+from hostile._attacks import MANNERS, talk_nonsense
 from hostile._lab import KIB, MIB, check_log, good_clients, scaled, until
 from hostile._peer import Peer, connected, many
-from hostile._wire import BINARY, CLOSE, DEFLATE, PING, TEXT, close, frame, request
+from hostile._wire import BINARY, CLOSE, TEXT, close, frame, request
 
 # Many that end...
 
@@ -59,42 +59,6 @@ def is_flat(held: list[int]) -> bool:
     return held[-1] - held[len(held) // 2] < MIB
 
 
-async def end_politely(port: int) -> None:
-    async with connected(port, "/echo") as peer:
-        await peer.send(frame(TEXT, b"x") + close())
-        assert await peer.close_code() == 1000
-
-
-async def end_by_the_server(port: int) -> None:
-    async with connected(port, "/leave") as peer:
-        await peer.send(close())
-        assert await peer.close_code() == 1000
-
-
-async def end_with_eof(port: int) -> None:
-    async with connected(port, "/echo") as peer:
-        await peer.send(frame(TEXT, b"x"))
-        await peer.stream.send_eof()
-        await peer.frames()
-
-
-async def end_with_a_reset(port: int) -> None:
-    async with connected(port, "/echo") as peer:
-        await peer.send(frame(TEXT, b"x"))
-        peer.reset()
-
-
-async def end_with_a_violation(port: int) -> None:
-    async with connected(port, "/echo") as peer:
-        await peer.send(frame(TEXT, b"\xff"))
-        assert await peer.close_code() == 1007
-
-
-MANNERS = (
-    *(end_politely, end_by_the_server, end_with_eof, end_with_a_reset, end_with_a_violation),
-)
-
-
 async def test_thousands_of_connections_in_five_manners_of_ending(serve, table):
     rounds, count = 4, scaled(2000, 500)
     held: list[int] = []
@@ -127,74 +91,6 @@ async def test_thousands_of_connections_in_five_manners_of_ending(serve, table):
 
 
 # Many that talk nonsense...
-
-
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Return bytes with some of them changed, lost, repeated or put in."""
-    mutant = bytearray(data)
-    for _ in range(chance.randint(1, 8)):
-        at = chance.randrange(len(mutant) + 1)
-        kind = chance.randrange(4)
-        if kind == 0 and mutant:
-            mutant[at % len(mutant)] = chance.randrange(256)
-        elif kind == 1:
-            del mutant[at : at + chance.randint(1, 20)]
-        elif kind == 2:
-            mutant[at:at] = mutant[at : at + chance.randint(1, 20)]
-        else:
-            mutant[at:at] = chance.randbytes(chance.randint(1, 20))
-    return bytes(mutant)
-
-
-def random_frames(chance: random.Random) -> bytes:
-    return b"".join(
-        frame(
-            chance.choice((0, 1, 2, 8, 9, 10, chance.randrange(16))),
-            chance.randbytes(chance.choice((0, 1, 2, 5, 125, 126, 300))),
-            fin=chance.random() < 0.8,
-            rsv=chance.choice((0, 0, 0, 4, chance.randrange(8))),
-            masked=chance.random() < 0.95,
-        )
-        for _ in range(chance.randint(1, 10))
-    )
-
-
-GOOD_FRAMES = (
-    frame(TEXT, "grüße".encode())
-    + frame(BINARY, bytes(300), fin=False)
-    + frame(PING, b"ping")
-    + frame(0, bytes(70_000))
-    + close(1000, b"done")
-)
-
-
-async def talk_nonsense(port: int, seed: int) -> None:
-    """Connect, send something that makes no sense, end somehow."""
-    chance = random.Random(seed)
-    kind = seed % 4
-    async with connected(port) as peer:
-        if kind == 0:
-            data = chance.randbytes(chance.choice((1, 10, 100, 20_000)))
-        elif kind == 1:
-            data = mutated(request("/echo", extensions=DEFLATE), chance) + GOOD_FRAMES
-        else:
-            await peer.upgrade("/echo", extensions=DEFLATE if chance.random() < 0.5 else None)
-            data = random_frames(chance) if kind == 2 else mutated(GOOD_FRAMES, chance)
-        for _ in range(2):  # in two pieces
-            cut = chance.randrange(len(data) + 1)
-            await peer.try_to_send(data[:cut])
-            data = data[cut:]
-        await peer.try_to_send(data)
-        if chance.random() < 0.5:
-            try:
-                await peer.stream.send_eof()
-            except trio.BrokenResourceError:
-                return
-            with trio.move_on_after(2):
-                while await peer.read():
-                    pass
-        elif chance.random() < 0.5:
-            peer.reset()
 
 
 async def test_nonsense_leaves_no_traceback_no_task_and_no_descriptor(serve, table):

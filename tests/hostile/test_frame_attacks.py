@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
-
 import pytest
 import trio
+from hostile._attacks import LENGTHS, VIOLATIONS, deflate, in_fragments
 from hostile._lab import KIB, MIB, good_clients, scaled
 from hostile._peer import Peer, connected, many
 from hostile._wire import (
@@ -18,9 +16,7 @@ from hostile._wire import (
     PING,
     PONG,
     TEXT,
-    close,
     frame,
-    header,
 )
 
 PASS = 0.1
@@ -33,27 +29,9 @@ NOTICED = 1.0
 # Compression...
 
 
-def deflate(size: int) -> bytes:
-    """Return zeros, compressed as for a message."""
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
-    parts = [compressor.compress(bytes(min(MIB, size))) for _ in range(max(1, size // MIB))]
-    return b"".join([*parts, compressor.flush(zlib.Z_SYNC_FLUSH)])[:-4]
-
-
 @pytest.fixture(scope="module")
 def gigabyte() -> bytes:
     return deflate(1024 * MIB)
-
-
-def in_fragments(payload: bytes, count: int, *, rsv: int = 0) -> bytes:
-    """Return a message of so many frames."""
-    size = -(-len(payload) // count)
-    pieces = [payload[i : i + size] for i in range(0, len(payload), size)]
-    last = len(pieces) - 1
-    return b"".join(
-        frame(CONTINUATION if i else BINARY, piece, fin=i == last, rsv=0 if i else rsv)
-        for i, piece in enumerate(pieces)
-    )
 
 
 @pytest.mark.parametrize("fragments", [1, 1000])
@@ -233,30 +211,6 @@ async def test_a_message_a_byte_at_a_time_takes_cpu_linear_in_its_bytes(serve, t
 
 # Lengths...
 
-LENGTHS = {
-    "the limit and a byte": (header(BINARY, MIB + 1), 1009),
-    "2^31": (header(BINARY, 2**31), 1009),
-    "2^40": (header(BINARY, 2**40), 1009),
-    "2^63-1": (header(BINARY, 2**63 - 1), 1009),
-    "2^63": (header(BINARY, 2**63), 1002),
-    "2^64-1": (header(BINARY, 2**64 - 1), 1002),
-    "text of 2^40": (header(TEXT, 2**40), 1009),
-    "5 in 16 bits": (header(BINARY, 5, form=16), 1002),
-    "5 in 64 bits": (header(BINARY, 5, form=64), 1002),
-    "125 in 16 bits": (header(BINARY, 125, form=16), 1002),
-    "126 in 64 bits": (header(BINARY, 126, form=64), 1002),
-    "65535 in 64 bits": (header(BINARY, 65535, form=64), 1002),
-    "a ping of 126": (header(PING, 126), 1002),
-    "a ping of 2^40": (header(PING, 2**40), 1002),
-    "a pong of 126": (header(PONG, 126), 1002),
-    "a Close of 126": (header(CLOSE, 126), 1002),
-    "a fragment beyond the limit": (
-        frame(BINARY, bytes(MIB), fin=False) + header(CONTINUATION, 1),
-        1009,
-    ),
-    "compressed, beyond all expansion": (header(BINARY, 2**40, rsv=4), 1009),
-}
-
 
 @pytest.mark.parametrize("mute", [False, True], ids=["reading", "still sending"])
 async def test_a_bad_length_is_refused_from_the_header_alone(serve, mute):
@@ -296,56 +250,6 @@ async def answer_to(peer: Peer, *, mute: bool) -> object:
 # Violations...
 
 
-def control(opcode: int, payload: bytes = b"", **more: object) -> bytes:
-    return frame(opcode, payload, **more)  # type: ignore[arg-type]
-
-
-BAD_UTF8 = [
-    b"\xff",
-    b"\x80",
-    b"abc\xc0\xaf",
-    b"\xed\xa0\x80",  # a surrogate
-    b"\xf4\x90\x80\x80",  # beyond U+10FFFF
-    b"\xf8\x88\x80\x80\x80",
-    b"\xe0\x80\x80",
-]
-
-
-def violations() -> Iterator[tuple[str, bytes, int]]:
-    """Yield what RFC 6455 forbids a client, and the code of the answer."""
-    for rsv in (1, 2, 3, 4, 5, 6, 7):
-        for opcode in (TEXT, BINARY, PING, PONG, CLOSE):
-            payload = b"\x03\xe8" if opcode == CLOSE else b"x"
-            yield f"reserved bits {rsv} on {opcode}", frame(opcode, payload, rsv=rsv), 1002
-    for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15):
-        yield f"opcode {opcode}", frame(opcode, b"x"), 1002
-        yield f"opcode {opcode} as a fragment", frame(opcode, b"x", fin=False), 1002
-    for opcode in (TEXT, BINARY, PING, PONG):
-        yield f"unmasked {opcode}", frame(opcode, b"x", masked=False), 1002
-    for opcode in (PING, PONG, CLOSE):
-        yield f"fragmented {opcode}", frame(opcode, b"\x03\xe8", fin=False), 1002
-    yield "a continuation of nothing", frame(CONTINUATION, b"x"), 1002
-    yield "an unfinished continuation of nothing", frame(CONTINUATION, b"x", fin=False), 1002
-    begun = frame(TEXT, b"x", fin=False)
-    yield "a message in a message", begun + frame(TEXT, b"x"), 1002
-    yield "another kind in a message", begun + frame(BINARY, b"x"), 1002
-    yield "a fragment in a message", begun + frame(TEXT, b"x", fin=False), 1002
-    yield "continued after its end", frame(TEXT, b"x") + frame(CONTINUATION, b"x"), 1002
-    yield "reserved bit on a continuation", begun + frame(CONTINUATION, b"x", rsv=4), 1002
-    yield "a Close of one byte", frame(CLOSE, b"\x03"), 1002
-    for code in (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535):
-        yield f"close code {code}", close(code), 1002
-    for text in BAD_UTF8:
-        yield f"text {text!r}", frame(TEXT, text), 1007
-        yield f"close reason {text!r}", close(1000, text), 1007
-        # Fails fast: the message is not complete, and never will be.
-        yield f"fragment {text!r}", frame(TEXT, text, fin=False), 1007
-        yield f"second fragment {text!r}", begun + frame(CONTINUATION, text, fin=False), 1007
-    yield "text cut inside a character", frame(TEXT, "€".encode()[:2]), 1007
-    yield "half a character at the end", begun + frame(CONTINUATION, b"\xe2\x82"), 1007
-
-
-VIOLATIONS = list(violations())
 MARK = b"this must never come back"
 
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import os
 import time
 from urllib.parse import quote
 
 import pytest
 import trio
-from hostile._lab import KIB, MIB, good_clients, scaled, until
+from hostile._attacks import ODD
+from hostile._lab import KIB, good_clients, scaled, until
 from hostile._peer import connected, many
 from hostile._wire import DEFLATE, PING, PONG, TEXT, close, frame, request
 
@@ -63,120 +63,6 @@ async def time_of_a_handshake(port: int) -> float:
 
 
 # Odd requests...
-
-
-def edited(old: str | None = None, new: str = "") -> bytes:
-    """Return a request with a line, found by its beginning, replaced; or with one more."""
-    lines = request().decode().split("\r\n")
-    if old is None:
-        lines.insert(1, new)
-    else:
-        (index,) = (i for i, line in enumerate(lines) if line.startswith(old))
-        lines[index : index + 1] = [new] if new else []
-    return "\r\n".join(lines).encode("latin-1")
-
-
-def offers(value: str) -> bytes:
-    return request(extensions=value)
-
-
-TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + os.urandom(32) + bytes(150)
-
-# What is sent, and the first line of the answer up to the status; none: dropped without one.
-ODD: dict[str, tuple[bytes, int | None]] = {
-    "two Hosts": (edited(None, "Host: example.org"), 400),
-    "the same Host twice": (edited(None, "Host: localhost"), 400),
-    "no Host": (edited("Host"), 400),
-    "an empty Host": (edited("Host", "Host:"), 400),
-    "a Host that is not ASCII": (edited("Host", "Host: \xff"), 400),
-    "a Host in UTF-8": (edited("Host", "Host: b\xc3\xbccher.example"), 400),
-    "a Host with a bad port": (edited("Host", "Host: localhost:eighty"), 400),
-    "a Host with a great port": (edited("Host", "Host: localhost:65536"), 400),
-    "a Host with a space": (edited("Host", "Host: local host"), 400),
-    "a Host with a path": (edited("Host", "Host: localhost/x"), 400),
-    "a Host with user info": (edited("Host", "Host: me@localhost"), 400),
-    "a Host with an open bracket": (edited("Host", "Host: [::1"), 400),
-    "POST": (edited("GET", "POST / HTTP/1.1"), 405),
-    "HEAD": (edited("GET", "HEAD / HTTP/1.1"), 405),
-    "a method of its own": (edited("GET", "BREW / HTTP/1.1"), 405),
-    "CONNECT": (edited("GET", "CONNECT example.org:443 HTTP/1.1"), 405),
-    "HTTP/1.0": (edited("GET", "GET / HTTP/1.0"), 426),
-    "HTTP/2.0": (edited("GET", "GET / HTTP/2.0"), 505),
-    "HTTP/0.9": (b"GET /\r\n\r\n", 400),
-    "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
-    "no version at all": (edited("GET", "GET /"), 400),
-    "three words more": (edited("GET", "GET / x y HTTP/1.1"), 400),
-    "a target with a control character": (edited("GET", "GET /\x01 HTTP/1.1"), 400),
-    "a target that is not ASCII": (edited("GET", "GET /\xe9 HTTP/1.1"), 400),
-    "a target with a bad escape": (edited("GET", "GET /%ff HTTP/1.1"), 400),
-    "a target with a NUL": (edited("GET", "GET /%00 HTTP/1.1"), 400),
-    "a target without a slash": (edited("GET", "GET x HTTP/1.1"), 400),
-    "a target with a fragment": (edited("GET", "GET /#x HTTP/1.1"), 400),
-    "a target of 64 KiB": (edited("GET", f"GET /{'x' * 65536} HTTP/1.1"), 414),
-    "version 8": (edited("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8"), 426),
-    "version thirteen": (edited("Sec-WebSocket-Version", "Sec-WebSocket-Version: xiii"), 426),
-    "no version": (edited("Sec-WebSocket-Version"), 426),
-    "two versions": (edited(None, "Sec-WebSocket-Version: 13"), 400),
-    "no Upgrade": (edited("Upgrade"), 426),
-    "another Upgrade": (edited("Upgrade", "Upgrade: h2c"), 426),
-    "no Connection": (edited("Connection"), 400),
-    "another Connection": (edited("Connection", "Connection: keep-alive"), 400),
-    "a Connection that is not ASCII": (edited("Connection", "Connection: Upgrade, \xff"), 400),
-    "no key": (edited("Sec-WebSocket-Key"), 400),
-    "an empty key": (edited("Sec-WebSocket-Key", "Sec-WebSocket-Key:"), 400),
-    "a short key": (edited("Sec-WebSocket-Key", "Sec-WebSocket-Key: QUJD"), 400),
-    "a key of 17 bytes": (edited("Sec-WebSocket-Key", f"Sec-WebSocket-Key: {'A' * 23}="), 400),
-    "a key that is no base64": (
-        edited("Sec-WebSocket-Key", f"Sec-WebSocket-Key: {'!' * 22}=="),
-        400,
-    ),
-    "a key that is not ASCII": (
-        edited("Sec-WebSocket-Key", f"Sec-WebSocket-Key: {'é' * 22}=="),
-        400,
-    ),
-    "two keys": (edited(None, f"Sec-WebSocket-Key: {'A' * 22}=="), 400),
-    "64 KiB of headers": (
-        edited(None, "\r\n".join([f"X-{i}: {'x' * 100}" for i in range(600)])),
-        431,
-    ),
-    "one header of 64 KiB": (edited(None, "X: " + "x" * 65536), 431),
-    "1 MiB of headers": (edited(None, "X: " + "x" * MIB), 431),
-    "10,000 tiny headers": (edited(None, "\r\n".join(["a:"] * 10_000)), 431),
-    "3,000 tiny headers": (edited(None, "\r\n".join(["a:"] * 3000)), 101),
-    "a header without a colon": (edited(None, "nonsense"), 400),
-    "a header name with a space": (edited(None, "X : y"), 400),
-    "a header that is folded": (edited(None, "X: y\r\n z"), 101),
-    "a bare CR": (edited(None, "X: y\rZ: w"), 400),
-    "a NUL in a header": (edited(None, "X: \0"), 400),
-    "a body": (edited(None, "Content-Length: 5") + b"12345", 400),
-    "a body without end": (edited(None, f"Content-Length: {2**63}"), 413),
-    "a length that is none": (edited(None, "Content-Length: x"), 400),
-    "two lengths": (edited(None, "Content-Length: 1\r\nContent-Length: 2"), 400),
-    "chunks": (edited(None, "Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
-    "length and chunks": (
-        edited(None, "Content-Length: 5\r\nTransfer-Encoding: chunked") + b"0\r\n\r\n",
-        400,
-    ),
-    "TLS on a plain port": (TLS_HELLO, 400),
-    "zeros": (bytes(1000), 400),
-    "a million line ends": (b"\r\n" * 500_000 + request(), 101),
-    "subprotocols of commas": (edited(None, f"Sec-WebSocket-Protocol: {',' * 8000}"), 101),
-    "subprotocols that are none": (edited(None, "Sec-WebSocket-Protocol: a b"), 400),
-    "subprotocols that are not ASCII": (edited(None, "Sec-WebSocket-Protocol: \xff"), 400),
-    "8,000 subprotocols": (edited(None, f"Sec-WebSocket-Protocol: {'a,' * 8000}"), 101),
-    "stray commas": (offers(", ,, permessage-deflate ,, ,"), 101),
-    "an unclosed quote": (offers('permessage-deflate; x="'), 101),
-    "a quote of backslashes": (offers('permessage-deflate; x="' + "\\" * 8000), 101),
-    "5,000 offers": (offers(", ".join(["x"] * 5000)), 101),
-    "700 offers of deflate": (offers(", ".join(["permessage-deflate"] * 700)), 101),
-    "5,000 parameters": (offers("permessage-deflate" + ";x" * 5000), 101),
-    "5,000 semicolons": (offers("permessage-deflate" + ";" * 5000), 101),
-    "8,000 open quotes": (offers('a;b="' * 2500), 101),
-    "an offer twice": (offers("permessage-deflate; server_max_window_bits=8" * 2), 101),
-    "a window of 16": (offers("permessage-deflate; server_max_window_bits=16"), 101),
-    "5,000 cookies": (edited(None, "Cookie: " + "a=b;" * 3500), 101),
-    "a query of 8,000 values": (edited("GET", f"GET /?{'a&' * 8000} HTTP/1.1"), 101),
-}
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])

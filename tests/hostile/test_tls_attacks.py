@@ -5,40 +5,10 @@ import ssl
 
 import pytest
 import trio
+from hostile._attacks import HALF_TLS, NO_TLS
 from hostile._lab import scaled
 from hostile._peer import Peer, connected
-from hostile._wire import BINARY, PING, PONG, TEXT, frame, request
-
-
-def client_hello() -> bytes:
-    """Return what a client says first."""
-    outgoing = ssl.MemoryBIO()
-    context = ssl.create_default_context()
-    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
-    with pytest.raises(ssl.SSLWantReadError):
-        client.do_handshake()
-    return outgoing.read()
-
-
-HELLO = client_hello()
-
-ATTACKS = {
-    "plain text": request(),
-    "half a request": b"GET / HTTP/1.1\r\n",
-    "a random record": b"\x16\x03\x01\x00\x40" + os.urandom(64),
-    "random bytes": b"\x00" + os.urandom(2000),
-    "a record of no version": b"\x16\xff\xff\x00\x05hello",
-    "an alert": b"\x15\x03\x01\x00\x02\x02\x28",
-    "data before the handshake": b"\x17\x03\x03\x00\x05hello",
-    "a hello with a changed byte": HELLO[:40] + b"\xff" * 4 + HELLO[44:],
-    "a hello twice": HELLO + HELLO,
-}
-WAITING = {
-    "nothing": b"",
-    "half a ClientHello": HELLO[: len(HELLO) // 2],
-    "a ClientHello and no more": HELLO,
-    "a great record that does not come": b"\x16\x03\x01\x40\x00",
-}
+from hostile._wire import BINARY, PING, PONG, TEXT, frame
 
 
 @pytest.fixture
@@ -51,7 +21,7 @@ def client_context(authority) -> ssl.SSLContext:
 async def test_what_is_no_tls_is_dropped_and_logged_in_one_line(serve, certificate):
     async with serve(certificate=certificate) as server:
         await server.begin()
-        for name, data in ATTACKS.items():
+        for name, data in NO_TLS.items():
             lines = len(server.log.splitlines())
             async with connected(server.port) as peer:
                 await peer.send(data)
@@ -76,10 +46,10 @@ async def test_half_a_handshake_is_dropped_at_the_deadline(serve, certificate):
                         while await peer.read():
                             pass
 
-            for data in WAITING.values():
+            for data in HALF_TLS.values():
                 nursery.start_soon(attack, data)
         await server.settled(within=2)
-        assert len(server.log.splitlines()) == len(WAITING), server.log
+        assert len(server.log.splitlines()) == len(HALF_TLS), server.log
 
 
 async def secure(context: ssl.SSLContext, tcp: Peer) -> Peer:
@@ -128,7 +98,7 @@ async def test_a_good_client_on_tls_beside_all_that(serve, table, certificate, c
                         while await peer.read():
                             pass
 
-            for data in [*ATTACKS.values(), *WAITING.values()] * scaled(10, 3):
+            for data in [*NO_TLS.values(), *HALF_TLS.values()] * scaled(10, 3):
                 nursery.start_soon(attack, data)
             for number in range(50):
                 await good.send(frame(TEXT, b"%d" % number) + frame(PING, b"%d" % number))
@@ -138,7 +108,7 @@ async def test_a_good_client_on_tls_beside_all_that(serve, table, certificate, c
                 await trio.sleep(0.02)
         await server.settled(within=12)
         measured = await server.measured()
-    attacks = scaled(10, 3) * (len(ATTACKS) + len(WAITING))
+    attacks = scaled(10, 3) * (len(NO_TLS) + len(HALF_TLS))
     table.add(f"{attacks} connections that are no TLS, on the TLS port", measured)
 
 
