@@ -75,11 +75,19 @@ _NOT_OURS = [
     "ASYNC128",  # the three serve_... pass task_status on
     "ASYNC91",  # see below
 ]
-_STARTABLE = ["serve_websocket", "serve_websocket_listeners", "serve_websocket_unix", "_serve"]
+_STARTABLE = [
+    "serve_websocket",
+    "serve_websocket_listeners",
+    "serve_websocket_unix",
+    "_serve",
+    "_accept",
+    "start",
+]
 _ASYNC_RULES = [
     "--enable=ASYNC",
     f"--disable={','.join(_NOT_OURS)}",
     f"--startable-in-context-manager={','.join(_STARTABLE)}",
+    "--transform-async-generator-decorators=trio_fixture",
 ]
 # "async" means checkpoint: on every path through what a user may call.
 _CHECKPOINT_RULES = ["--enable=ASYNC910,ASYNC911,ASYNC912,ASYNC913"]

@@ -146,7 +146,7 @@ async def test_with_a_certificate_it_speaks_tls(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_serve, _parser().parse_args(arguments))
         with trio.fail_after(5):
-            while "https:// and wss://" not in capsys.readouterr().out:
+            while "https:// and wss://" not in capsys.readouterr().out:  # noqa: ASYNC110  # text
                 await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
 

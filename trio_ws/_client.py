@@ -214,7 +214,7 @@ class Opening:
         except trio.BrokenResourceError:
             # The server may have refused, and gone, before it had read all of the request.
             with contextlib.suppress(trio.BrokenResourceError, HandshakeError):
-                await self._read_answer(stream)
+                await self._read_answer(stream)  # noqa: ASYNC120  # being cancelled counts more
             raise
 
     async def _read_answer(self, stream: trio.abc.Stream) -> Accepted:
