@@ -21,7 +21,6 @@ came through, so that the sums of `RoomStatistics` are right at any moment.
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TypeAlias
 
 import attrs
@@ -61,6 +60,7 @@ class Gap:
 
 
 Thing: TypeAlias = "Entry | Extra | Gap"
+Channel: TypeAlias = "tuple[trio.MemorySendChannel[Thing], trio.MemoryReceiveChannel[Thing]]"
 
 
 @attrs.define(eq=False)
@@ -124,12 +124,12 @@ class Queue:
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._in, self._out = trio.open_memory_channel[Thing](math.inf)
+        self._channel: Channel | None = None  # made when it is needed: it takes 2 KiB
         self._hungry = 0  # tasks that wait in get(): what is put in next is theirs at once
         self._newest: dict[tuple[str, str | None], Entry] = {}  # for LATEST
         self._first_gap: Gap | None = None  # comes before what is in the channel
         self._last_gap: Gap | None = None  # if it is the last thing in the channel
-        self._line: deque[Ticket] = deque()
+        self._line: list[Ticket] = []
         self.length = 0
         """Messages that wait."""
         self.size = 0
@@ -248,12 +248,17 @@ class Queue:
 
     def _send(self, thing: Thing) -> bool:
         """Put something into the channel; return whether somebody has it already."""
-        self._in.send_nowait(thing)
+        self._open_channel()[0].send_nowait(thing)
         self._last_gap = None
         if self._hungry:
             self._hungry -= 1
             return True
         return False
+
+    def _open_channel(self) -> Channel:
+        if self._channel is None:
+            self._channel = trio.open_memory_channel[Thing](math.inf)
+        return self._channel
 
     # The line of those who wait for room...
 
@@ -287,7 +292,7 @@ class Queue:
                 ticket.settle(taken=True)
             else:
                 break
-            self._line.popleft()
+            del self._line[0]
 
     # The member's side...
 
@@ -313,14 +318,16 @@ class Queue:
         """
         self._hungry += 1
         try:
-            thing = await self._out.receive()
+            thing = await self._open_channel()[1].receive()
         except BaseException:
             self._hungry -= 1
             raise
         return _reveal(thing)
 
     def _pop(self) -> Thing:
-        thing = self._out.receive_nowait()
+        if self._channel is None:
+            raise trio.WouldBlock
+        thing = self._channel[1].receive_nowait()
         if thing is self._last_gap:
             self._last_gap = None
         if isinstance(thing, Entry):
@@ -336,7 +343,7 @@ class Queue:
 
     def purge(self, room: str) -> None:
         """Drop what came through a room: the member has left it."""
-        line, self._line = self._line, deque()
+        line, self._line = self._line, []
         for thing in self._drain():
             if isinstance(thing, Gap):
                 self._push_gap(thing.count)
@@ -361,11 +368,12 @@ class Queue:
                 entry.counters.disconnected += 1
             else:
                 entry.counters.dropped += 1
-        self._out.close()
+        if self._channel is not None:
+            self._channel[1].close()
 
     def _drain(self) -> list[Thing]:
         things: list[Thing] = []
-        while self._out.statistics().current_buffer_used:
+        while self._channel is not None and self._channel[1].statistics().current_buffer_used:
             things.append(self._pop())
         return things
 
