@@ -903,7 +903,7 @@ async def test_a_failure_inside_is_logged_and_told(
 ) -> None:
     us, peer = connect_raw()
 
-    def fail() -> None:
+    def fail(most_frames: float) -> None:
         raise KeyError("bug")
 
     async with us as ws:

@@ -8,6 +8,7 @@ from _helpers import PING, memory_streams, session
 from wsproto.events import Pong
 
 from trio_ws._connection import TURN
+from trio_ws._frames import BINARY, CONTINUATION
 
 
 async def test_other_tasks_get_their_turns_during_a_flood(connect_raw) -> None:
@@ -29,6 +30,29 @@ async def test_other_tasks_get_their_turns_during_a_flood(connect_raw) -> None:
             event = await peer.next_event()
             if isinstance(event, Pong) and event.payload == b"%d" % (pings - 1):
                 break
+        assert turns >= 20
+        await peer.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_frames_without_an_event_are_no_single_turn_either(connect_raw) -> None:
+    us, peer = connect_raw()
+    async with us, trio.open_nursery() as nursery:
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(count_turns)
+        fragments = [peer.frame(BINARY, b"", fin=False)]
+        fragments += [peer.frame(CONTINUATION, b"", fin=False)] * (20 * TURN)
+        await peer.send(b"".join(fragments) + peer.frame(PING, b"last"))
+        while not isinstance(await peer.next_event(), Pong):
+            pass
         assert turns >= 20
         await peer.aclose()
         nursery.cancel_scope.cancel()

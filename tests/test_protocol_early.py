@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trio_ws._messages import Violated
+from trio_ws._frames import BINARY, CONTINUATION, encode_frame
+from trio_ws._messages import MessagePart, Violated
 from trio_ws._options import Options
 from trio_ws._protocol import Protocol
 
@@ -28,3 +29,19 @@ def test_two_bytes_can_be_enough(client: bool, length: int, first: int, why: str
     assert isinstance(event, Violated)
     assert event.code == 1002
     assert why in event.reason.lower()
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_frames_without_an_event_can_be_taken_some_at_a_time(client: bool) -> None:
+    empty = encode_frame(CONTINUATION, b"", fin=False, masked=not client)
+    protocol = Protocol(client=client, options=Options())
+    protocol.receive_data(encode_frame(BINARY, b"", fin=False, masked=not client) + empty * 99)
+    for _ in range(9):
+        assert protocol.next_event(10) is None
+        assert protocol.unfinished
+    protocol.receive_data(encode_frame(CONTINUATION, b"end", fin=True, masked=not client))
+    assert protocol.next_event(10) is None
+    assert protocol.unfinished
+    assert protocol.next_event(10) == MessagePart(b"end", 3, final=True)
+    assert protocol.next_event(10) is None
+    assert not protocol.unfinished

@@ -272,7 +272,10 @@ class Connection:
     def _dispatch(self) -> bool:
         """Handle what has come; return whether there may be more to handle at once."""
         turn = TURN
-        while not self.inbox.full and (event := self.protocol.next_event()) is not None:
+        while not self.inbox.full:
+            event = self.protocol.next_event(TURN)
+            if event is None:
+                return self.protocol.unfinished
             if isinstance(event, MessagePart):
                 if self.info is None:
                     self.inbox.put(event)

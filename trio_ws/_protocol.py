@@ -96,6 +96,8 @@ class Protocol:
         self._at = 0  # how much of that is done with
         self._owed = 0  # bytes of a frame that wsproto has begun to read
         self._in_message = False  # fragments have come, and more have to
+        self.unfinished: bool = False
+        """Whether the last `next_event` has stopped before it had to."""
 
     # Receiving...
 
@@ -107,14 +109,22 @@ class Protocol:
             )
             self._at = 0
 
-    def next_event(self) -> Event | None:
-        """Return the next event, or `None` if more bytes are needed first."""
+    def next_event(self, most_frames: float = math.inf) -> Event | None:
+        """Return the next event, or `None` if more bytes are needed first.
+
+        `None` comes also after ``most_frames`` frames that made no event, empty fragments
+        above all; then `unfinished` is true, and the next call goes on.
+        """
+        self.unfinished = False
         while not self._deaf:
             for parsed in self._parsed:
                 event = self._translate(parsed)
                 if event is not None:
                     return event
             if self._at == len(self._unread):
+                break
+            if most_frames <= 0:
+                self.unfinished = True
                 break
             if not self._owed:
                 plain = self._next_frame()
@@ -123,6 +133,7 @@ class Protocol:
                 if not self._owed:
                     break  # not even a header yet
             self._feed_wsproto()
+            most_frames -= 1
         return None
 
     def _next_frame(self) -> MessagePart | None:
