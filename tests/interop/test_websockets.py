@@ -1,536 +1,462 @@
-"""An outside witness: `websockets`, both ways round, over TCP and TLS, compressed or not.
-
-Its synchronous half runs in threads, so there is no other event loop in the process.
-"""
+"""Against the package websockets, over TCP and TLS, with and without compression, both ways."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import http
 import random
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
+import attrs
 import pytest
 import trio
 import trustme
-from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
-from websockets.sync.client import ClientConnection
-from websockets.sync.client import connect as connect_theirs
-from websockets.sync.server import ServerConnection, basic_auth
-from websockets.sync.server import serve as serve_theirs
+from websockets.exceptions import ConnectionClosed as TheirConnectionClosed
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.sync.server import basic_auth
+from websockets.sync.server import serve as their_serve
 
 from trio_ws import (
-    CloseInfo,
+    ConnectionClosed,
     ConnectionEnded,
     ConnectionLost,
     ConnectionRejected,
     Deflate,
-    HandshakeError,
     Options,
-    Server,
     WebSocket,
     WebSocketRequest,
     open_websocket,
     serve_websocket,
 )
 
-MIB = 1024 * 1024
+PATIENCE: Final = 10.0
+"""Seconds for any step: what blocks in a thread cannot be cancelled, so it ends by itself."""
 
-MESSAGES = [
-    "",
-    b"",
-    "hello",
-    "Grüße, 世界, 🎉",
-    bytes(range(256)),
-    "x" * 125,
-    "x" * 126,
-    b"y" * 65535,
-    b"y" * 65536,
-    "compress me " * 5000,
-    random.Random(1).randbytes(200_000),
-    "ü" * (MIB // 2),
-]
-"""All lengths of lengths (RFC 6455, section 5.2), and the greatest message that is allowed."""
+MESSAGES: Final = {
+    "text": "héllo ✓",
+    "binary": bytes(range(256)),
+    "empty text": "",
+    "empty binary": b"",
+    "a MiB of text": "0123456789abcdef" * 65536,
+    "a MiB of noise": random.Random(6455).randbytes(2**20),
+}
+
+CLOSES: Final = [(1000, ""), (1001, "going"), (1011, "oops"), (3000, "é"), (4999, "x" * 123)]
+
+
+@attrs.frozen
+class Wire:
+    """What is between both sides."""
+
+    tls: bool
+    deflate: bool
+    server_context: ssl.SSLContext | None
+    client_context: ssl.SSLContext | None
+
+    @property
+    def options(self) -> Options:
+        """What our side is given."""
+        compression = Deflate(threshold=0) if self.deflate else None
+        return Options(compression=compression, on_handler_error="raise")
+
+    @property
+    def their_arguments(self) -> dict[str, Any]:
+        """What the other side is given."""
+        return {
+            "compression": "deflate" if self.deflate else None,
+            "open_timeout": PATIENCE,
+            "close_timeout": PATIENCE,
+            "max_size": 2**21,  # they count compressed bytes, and noise grows by that
+        }
+
+    def url(self, port: int, *, user: str = "") -> str:
+        return f"{'wss' if self.tls else 'ws'}://{user}127.0.0.1:{port}/"
 
 
 @pytest.fixture(scope="module")
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return server, client
 
 
-@pytest.fixture(params=["tcp", "tls"])
-def tls(request: pytest.FixtureRequest, contexts: Any) -> tuple[Any, Any]:
-    """Return the contexts of server and client: none over plain TCP."""
-    return contexts if request.param == "tls" else (None, None)
+@pytest.fixture(params=["tcp", "tcp deflate", "tls", "tls deflate"])
+def wire(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Wire:
+    tls, deflate = "tls" in request.param, "deflate" in request.param
+    return Wire(tls, deflate, *(contexts if tls else (None, None)))
 
 
-PROFILES: dict[str, Deflate | None] = {
-    "plain": None,
-    "deflate": Deflate(),
-    "deflate with context": Deflate(
-        threshold=0,
-        server_no_context_takeover=False,
-        client_no_context_takeover=False,
-        server_max_window_bits=15,
-        client_max_window_bits=15,
-    ),
-}
-
-
-@pytest.fixture(params=PROFILES)
-def deflate(request: pytest.FixtureRequest) -> Deflate | None:
-    return PROFILES[request.param]
-
-
-def theirs_of(deflate: Deflate | None) -> str | None:
-    return None if deflate is None else "deflate"
-
-
-async def in_thread(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    with trio.fail_after(10):
-        return await trio.to_thread.run_sync(partial(function, *arguments, **keywords))
-
-
-# Our server, their client...
-
-
-async def handle(request: WebSocketRequest) -> None:
-    """Do what the path says."""
-    if request.path == "/rejected":
-        await request.reject(418, body="a teapot", headers={"X-Kind": "brown"})
-        return
-    if request.path == "/silent":
-        return
-    offered = request.subprotocols
-    async with request.accept(offered[-1] if offered else None) as ws:
-        if request.path == "/bye":
-            await ws.aclose(3456, "that is all")
-        elif request.path == "/broken":
-            raise ValueError("oops")
-        elif request.path == "/fragments":
-            await send_in_fragments(ws)
-        await echo(ws)
-
-
-async def echo(ws: WebSocket) -> None:
-    with contextlib.suppress(ConnectionLost):  # the code of the peer's Close is told elsewhere
-        async for message in ws:
-            await ws.send(message)
-
-
-async def send_in_fragments(ws: WebSocket) -> None:
-    async with ws.open_message(text=True) as part:
-        for piece in ("one ", "", "twö", " three" * 1000):
-            await part.send(piece)
-    async with ws.open_message(text=False) as part:
-        await part.send(b"\x00" * 70_000)
-
-
-FRAGMENTS = ["one twö" + " three" * 1000, b"\x00" * 70_000]
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """All threads end; trio keeps its own a while, for the next one who needs one."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if not thread.name.startswith("Trio "):
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"{thread} is left"
 
 
 @asynccontextmanager
 async def our_server(
-    ssl_context: ssl.SSLContext | None = None, options: Options = Options()
-) -> AsyncIterator[tuple[Server, str]]:
+    handler: Callable[[WebSocketRequest], Any], wire: Wire
+) -> AsyncGenerator[int, None]:
+    """Serve with trio_ws; yield the port."""
+    serve = partial(
+        serve_websocket, host="127.0.0.1", ssl_context=wire.server_context, options=wire.options
+    )
     async with trio.open_nursery() as nursery:
-        server: Server = await nursery.start(
-            partial(
-                serve_websocket,
-                handle,
-                0,
-                host="127.0.0.1",
-                ssl_context=ssl_context,
-                options=options,
-            )
-        )
-        yield server, f"{'ws' if ssl_context is None else 'wss'}://127.0.0.1:{server.port}"
+        nursery.cancel_scope.deadline = trio.current_time() + 4 * PATIENCE
+        server = await nursery.start(serve, handler, 0)
+        yield server.port
         nursery.cancel_scope.cancel()
-
-
-def the_end(ws: ClientConnection) -> tuple[int, str]:
-    """Return code and reason of the Close that came, as it has to, first."""
-    with pytest.raises((ConnectionClosedOK, ConnectionClosedError)) as caught:
-        ws.recv()
-    assert caught.value.rcvd_then_sent
-    assert caught.value.rcvd is not None
-    return caught.value.rcvd.code, caught.value.rcvd.reason
-
-
-async def test_their_client_gets_back_all_that_it_sends(tls: Any, deflate: Any) -> None:
-    def talk() -> list[str | bytes]:
-        options = {"ssl": tls[1], "compression": theirs_of(deflate), "proxy": None}
-        with connect_theirs(url, **options) as ws:
-            assert bool(ws.protocol.extensions) == (deflate is not None)
-            received = []
-            for message in MESSAGES:
-                ws.send(message)
-                received.append(ws.recv())
-            return received
-
-    async with our_server(tls[0], Options(compression=deflate)) as (server, url):
-        assert await in_thread(talk) == MESSAGES
-        assert server.statistics().handler_errors == 0
-
-
-async def test_their_client_sends_and_gets_fragments(tls: Any, deflate: Any) -> None:
-    def talk() -> None:
-        options = {"ssl": tls[1], "compression": theirs_of(deflate), "proxy": None}
-        with connect_theirs(f"{url}/fragments", **options) as ws:
-            assert len(list(ws.recv_streaming())) > 1
-            assert ws.recv() == FRAGMENTS[1]
-            ws.send(["frag", "", "ménts"] * 100)
-            assert ws.recv() == "fragménts" * 100
-            ws.send(iter([b"\x01" * 1000] * 100))
-            assert ws.recv() == b"\x01" * 100_000
-        with connect_theirs(f"{url}/fragments", **options) as ws:
-            assert [ws.recv(), ws.recv()] == FRAGMENTS
-
-    async with our_server(tls[0], Options(compression=deflate)) as (_, url):
-        await in_thread(talk)
-
-
-async def test_their_pings_are_answered_and_ours_by_them(tls: Any) -> None:
-    def talk() -> None:
-        with connect_theirs(url, ssl=tls[1], proxy=None) as ws:
-            answered = [ws.ping(payload) for payload in (b"", b"one", b"x" * 125)]
-            assert all(event.wait(5) for event in answered)
-            connected.set()
-            leave.wait(5)
-
-    connected, leave = threading.Event(), threading.Event()
-    async with our_server(tls[0]) as (server, url), trio.open_nursery() as nursery:
-        nursery.start_soon(in_thread, talk)
-        await in_thread(connected.wait, 5)
-        (ws,) = server.connections
-        assert 0 < await ws.ping() < 5
-        assert 0 < await ws.ping(b"x" * 125) < 5
-        leave.set()
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [(1000, ""), (1001, "going"), (3999, "ü" * 61)],
-    ids=["1000", "1001", "3999"],
-)
-async def test_the_code_of_their_client_arrives(code: int, reason: str) -> None:
-    def talk() -> None:
-        with connect_theirs(url, proxy=None) as ws:
-            ws.close(code, reason)
-            assert ws.close_code == code  # which we have said, too
-
-    async with our_server() as (server, url):
-        await in_thread(talk)
-        with trio.fail_after(2):
-            while not server.statistics().close_codes:  # noqa: ASYNC110  # nobody sets an event
-                await trio.sleep(0.001)
-        assert server.statistics().close_codes == {code: 1}
-
-
-async def test_our_codes_arrive_at_their_client(tls: Any) -> None:
-    def leave(path: str) -> tuple[int, str]:
-        with connect_theirs(url + path, ssl=tls[1], proxy=None) as ws:
-            return the_end(ws)
-
-    async with our_server(tls[0]) as (_, url):
-        assert await in_thread(leave, "/bye") == (3456, "that is all")
-        assert await in_thread(leave, "/broken") == (1011, "")
-
-
-@pytest.mark.parametrize("drain", [True, False])
-async def test_their_client_is_told_when_our_server_stops(drain: bool) -> None:
-    def stay() -> int:
-        with connect_theirs(url, proxy=None) as ws:
-            ws.send("hello")
-            ws.recv()
-            trio.from_thread.run_sync(connected.set)
-            return the_end(ws)[0]
-
-    async def run() -> None:
-        codes.append(await in_thread(stay))
-
-    codes: list[int] = []
-    connected = trio.Event()
-    async with trio.open_nursery() as nursery, our_server() as (server, url):
-        nursery.start_soon(run)
-        await connected.wait()
-        if drain:
-            await server.drain()
-    assert codes == [1012 if drain else 1001]
-
-
-async def test_subprotocols_are_agreed_with_their_client() -> None:
-    def talk(offered: list[Any]) -> str | None:
-        with connect_theirs(url, subprotocols=offered, proxy=None) as ws:
-            return ws.subprotocol
-
-    async with our_server() as (_, url):
-        assert await in_thread(talk, ["v1.chat", "v2.chat"]) == "v2.chat"
-        assert await in_thread(talk, ["only"]) == "only"
-
-
-async def test_their_client_understands_our_refusals() -> None:
-    def knock(path: str, **arguments: Any) -> Any:
-        with pytest.raises(InvalidStatus) as caught:
-            connect_theirs(url + path, proxy=None, **arguments)
-        return caught.value.response
-
-    async with our_server() as (_, url):
-        response = await in_thread(knock, "/rejected")
-        assert (response.status_code, response.body) == (418, b"a teapot")
-        assert response.headers["X-Kind"] == "brown"
-        assert (await in_thread(knock, "/silent")).status_code == 403
-        assert (await in_thread(knock, "/", origin="http://elsewhere")).status_code == 403
-
-
-async def test_their_client_is_told_that_a_message_is_too_big(deflate: Any) -> None:
-    def talk() -> int:
-        options = {"compression": theirs_of(deflate), "proxy": None}
-        with connect_theirs(url, **options) as ws:
-            ws.send(random.Random(2).randbytes(10_001))
-            return the_end(ws)[0]
-
-    options = Options(compression=deflate, max_message_size=10_000)
-    async with our_server(options=options) as (_, url):
-        assert await in_thread(talk) == 1009
-
-
-# Their server, our client...
 
 
 @asynccontextmanager
 async def their_server(
-    handler: Callable[[ServerConnection], None], **arguments: Any
-) -> AsyncIterator[str]:
-    scheme = "ws" if arguments.get("ssl") is None else "wss"
-    server = serve_theirs(handler, "127.0.0.1", 0, **arguments)
+    handler: Callable[[Any], None], wire: Wire, **arguments: Any
+) -> AsyncGenerator[int, None]:
+    """Serve with websockets, in threads; yield the port."""
+    server = their_serve(
+        handler,
+        "127.0.0.1",
+        0,
+        ssl=wire.server_context,
+        **wire.their_arguments,
+        **arguments,
+    )
+
+    async def serve(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.to_thread.run_sync(server.serve_forever)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.to_thread.run_sync, server.serve_forever)
+        await nursery.start(serve)
         try:
-            yield f"{scheme}://127.0.0.1:{server.socket.getsockname()[1]}"
+            yield server.socket.getsockname()[1]
         finally:
-            with trio.CancelScope(shield=True):
-                await in_thread(server.shutdown)
+            with trio.CancelScope(shield=True):  # they close within their close_timeout
+                await trio.to_thread.run_sync(server.shutdown)
 
 
-def their_echo(ws: ServerConnection) -> None:
+async def their_client(
+    talk: Callable[[Any], Any], wire: Wire, port: int, *, user: str = "", **arguments: Any
+) -> Any:
+    """Connect with websockets, in a thread, and return what ``talk`` returns."""
+
+    def run() -> Any:
+        opening = connect(
+            wire.url(port, user=user),
+            ssl=wire.client_context,
+            proxy=None,
+            **wire.their_arguments,
+            **arguments,
+        )
+        with opening as ws:
+            return talk(ws)
+
+    return await trio.to_thread.run_sync(run)
+
+
+@asynccontextmanager
+async def our_client(
+    wire: Wire, port: int, *, user: str = "", **arguments: Any
+) -> AsyncGenerator[WebSocket, None]:
+    with trio.CancelScope(deadline=trio.current_time() + 2 * PATIENCE) as scope:
+        async with open_websocket(
+            wire.url(port, user=user),
+            ssl_context=wire.client_context,
+            options=wire.options,
+            **arguments,
+        ) as ws:
+            yield ws
+    assert not scope.cancelled_caught, "it took too long"
+
+
+async def our_echo(request: WebSocketRequest) -> None:
+    async with request.accept() as ws:
+        async for message in ws:
+            await ws.send(message)
+
+
+def their_echo(ws: Any) -> None:
     for message in ws:
         ws.send(message)
 
 
-async def test_our_client_gets_back_all_that_it_sends(tls: Any, deflate: Any) -> None:
-    arguments = {"ssl": tls[0], "compression": theirs_of(deflate)}
-    options = Options(compression=deflate)
-    async with (
-        their_server(their_echo, **arguments) as url,
-        open_websocket(url, ssl_context=tls[1], options=options) as ws,
-    ):
-        received = []
-        for message in MESSAGES:
+# Messages...
+
+
+async def test_their_client_gets_back_what_it_sends_us(wire: Wire) -> None:
+    def talk(ws: Any) -> dict[str, Any]:
+        echoes = {}
+        for name, message in MESSAGES.items():
+            ws.send(message)
+            echoes[name] = ws.recv(PATIENCE)
+        assert bool(ws.protocol.extensions) == wire.deflate
+        return echoes
+
+    async with our_server(our_echo, wire) as port:
+        assert await their_client(talk, wire, port) == MESSAGES
+
+
+async def test_our_client_gets_back_what_it_sends_them(wire: Wire) -> None:
+    extensions: list[bool] = []
+
+    def handler(ws: Any) -> None:
+        extensions.append(bool(ws.protocol.extensions))
+        their_echo(ws)
+
+    async with their_server(handler, wire) as port, our_client(wire, port) as ws:
+        for message in MESSAGES.values():
             await ws.send(message)
-            received.append(await ws.receive())
-        assert received == MESSAGES
+            assert await ws.receive() == message
+    assert extensions == [wire.deflate]
 
 
-async def test_our_client_sends_and_gets_fragments(tls: Any, deflate: Any) -> None:
-    def handler(ws: ServerConnection) -> None:
-        assert ws.recv() == FRAGMENTS[0]
-        assert ws.recv() == FRAGMENTS[1]
-        ws.send(["frag", "", "ménts"] * 100)
-        ws.send(iter([b"\x01" * 1000] * 100))
+async def test_many_messages_under_way_arrive_in_order(wire: Wire) -> None:
+    async with their_server(their_echo, wire) as port, our_client(wire, port) as ws:
+
+        async def send() -> None:
+            for number in range(500):
+                await ws.send(f"message {number} " * 20)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            for number in range(500):
+                assert await ws.receive() == f"message {number} " * 20
+
+
+PARTS: Final = {"text": ["hé", "", "llo" * 1000, "✓"], "binary": [b"\0", b"", b"\xff" * 1000]}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+async def test_fragments_of_their_client_are_one_message(kind: str, wire: Wire) -> None:
+    parts: list[Any] = PARTS[kind]
+    whole = type(parts[0])().join(parts)
+
+    def talk(ws: Any) -> list[Any]:
+        ws.send(parts)
+        return list(ws.recv_streaming())
+
+    async def handler(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            assert await ws.receive() == whole
+            async with ws.open_message(text=kind == "text") as message:
+                for part in parts:
+                    await message.send(part)
+
+    async with our_server(handler, wire) as port:
+        answer = await their_client(talk, wire, port)
+    assert type(parts[0])().join(answer) == whole
+    assert len(answer) > 1
+
+
+@pytest.mark.parametrize("kind", PARTS)
+async def test_fragments_of_our_client_are_one_message(kind: str, wire: Wire) -> None:
+    parts: list[Any] = PARTS[kind]
+    whole = type(parts[0])().join(parts)
+    came: list[Any] = []
+
+    def handler(ws: Any) -> None:
+        came.append(ws.recv(PATIENCE))
+        ws.send(parts)
+
+    async with their_server(handler, wire) as port, our_client(wire, port) as ws:
+        async with ws.open_message(text=kind == "text") as message:
+            for part in parts:
+                await message.send(part)
+        async with ws.receive_message() as chunks:
+            assert chunks.text == (kind == "text")
+            answer = [chunk async for chunk in chunks]
+    assert type(parts[0])().join(answer) == whole
+    assert came == [whole]
+
+
+# Pings...
+
+
+async def test_their_client_and_we_answer_each_others_pings(wire: Wire) -> None:
+    done = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def talk(ws: Any) -> bool:
+        answered = ws.ping(b"theirs").wait(PATIENCE)
+        token.run_sync_soon(done.set)
+        with pytest.raises(TheirConnectionClosed):
+            ws.recv(PATIENCE)
+        return bool(answered)
+
+    async def handler(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            assert await ws.ping(b"ours") >= 0
+            await done.wait()
+
+    async with our_server(handler, wire) as port:
+        assert await their_client(talk, wire, port) is True
+
+
+async def test_our_client_and_they_answer_each_others_pings(wire: Wire) -> None:
+    answers: list[bool] = []
+
+    def handler(ws: Any) -> None:
+        answers.append(ws.ping(b"theirs").wait(PATIENCE))
         their_echo(ws)
 
-    arguments = {"ssl": tls[0], "compression": theirs_of(deflate)}
-    options = Options(compression=deflate)
-    async with (
-        their_server(handler, **arguments) as url,
-        open_websocket(url, ssl_context=tls[1], options=options) as ws,
-    ):
-        await send_in_fragments(ws)
-        assert await ws.receive() == "fragménts" * 100
-        async with ws.receive_message() as parts:
-            assert not parts.text
-            assert b"".join([chunk async for chunk in parts]) == b"\x01" * 100_000
+    async with their_server(handler, wire) as port, our_client(wire, port) as ws:
+        assert await ws.ping() >= 0
+        await ws.send("between")
+        assert await ws.receive() == "between"
+    assert answers == [True]
 
 
-async def test_our_pings_are_answered_and_theirs_by_us(tls: Any) -> None:
-    def handler(ws: ServerConnection) -> None:
-        answered = [ws.ping(payload) for payload in (b"", b"one", b"x" * 125)]
-        ws.send("yes" if all(event.wait(5) for event in answered) else "no")
-        their_echo(ws)
-
-    async with (
-        their_server(handler, ssl=tls[0]) as url,
-        open_websocket(url, ssl_context=tls[1]) as ws,
-    ):
-        assert await ws.receive() == "yes"
-        for payload in (None, b"x" * 125):
-            assert 0 < await ws.ping(payload) < 5
-        assert ws.latency is not None
+# Closing...
 
 
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [(1000, ConnectionEnded), (1001, ConnectionEnded), (1011, ConnectionLost)],
-)
-async def test_the_code_of_their_server_arrives(code: int, error: Any, tls: Any) -> None:
-    def handler(ws: ServerConnection) -> None:
-        ws.close(code, "because")
+@pytest.mark.parametrize(("code", "reason"), CLOSES)
+async def test_a_close_of_their_client_is_told_here(code: int, reason: str, wire: Wire) -> None:
+    told: list[ConnectionClosed] = []
 
-    async with (
-        their_server(handler, ssl=tls[0]) as url,
-        open_websocket(url, ssl_context=tls[1]) as ws,
-    ):
-        with pytest.raises(error) as caught:
-            await ws.receive()
-        assert caught.value.info == CloseInfo(code, "because", "remote", clean=True)
+    def talk(ws: Any) -> tuple[int, str]:
+        ws.close(code, reason)
+        return ws.close_code, ws.close_reason
 
-
-async def test_our_codes_arrive_at_their_server() -> None:
-    def handler(ws: ServerConnection) -> None:
-        with contextlib.suppress(ConnectionClosedOK, ConnectionClosedError):
-            ws.recv()
-        seen.append((ws.close_code, ws.close_reason))
-
-    seen: list[Any] = []
-    async with their_server(handler) as url:
-        async with open_websocket(url):
-            pass
-        with pytest.raises(ValueError, match="oops"):
-            async with open_websocket(url):
-                raise ValueError("oops")
-        async with open_websocket(url) as ws:
-            await ws.aclose(4321, "ü" * 61)
-        assert ws.close_info == CloseInfo(4321, "ü" * 61, "local", clean=True)
-    assert sorted(seen) == [(1000, ""), (1011, ""), (4321, "ü" * 61)]
-
-
-async def test_a_stop_of_their_server_is_a_polite_end() -> None:
-    async with trio.open_nursery() as nursery, their_server(their_echo) as url:
-
-        async def stay(task_status: trio.TaskStatus[None]) -> None:
-            async with open_websocket(url) as ws:
-                task_status.started()
-                assert [message async for message in ws] == []
-                assert ws.close_info is not None
-                assert ws.close_info.code == 1001
-
-        await nursery.start(stay)
-
-
-async def test_subprotocols_are_agreed_with_their_server() -> None:
-    def talk(ws: ServerConnection) -> None:
-        ws.send(str(ws.subprotocol))
-
-    async with their_server(talk, subprotocols=["v2.chat", "v1.chat"]) as url:
-        async with open_websocket(url, subprotocols=["v0.chat", "v1.chat"]) as ws:
-            assert ws.subprotocol == await ws.receive() == "v1.chat"
-        with pytest.raises(ConnectionRejected, match="missing subprotocol"):
-            async with open_websocket(url):
-                raise AssertionError
-    async with their_server(talk) as url, open_websocket(url, subprotocols=["any"]) as ws:
-        assert ws.subprotocol is None
-
-
-async def test_user_and_password_of_a_url_pass_their_basic_auth() -> None:
-    user, password = "änne", "p@ss:wörd"  # of nobody
-
-    def talk(ws: ServerConnection) -> None:
-        assert ws.request is not None
-        ws.send(ws.request.headers["Authorization"])
-
-    guard = basic_auth("realm", credentials=(user, password))
-    async with their_server(talk, process_request=guard) as url:
-        location = url.removeprefix("ws://")
-        async with open_websocket(f"ws://%C3%A4nne:p%40ss%3Aw%C3%B6rd@{location}/") as ws:
-            encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
-            assert await ws.receive() == f"Basic {encoded}"
-        for wrong in (url, f"ws://somebody:else@{location}"):
-            with pytest.raises(ConnectionRejected) as caught:
-                async with open_websocket(wrong):
-                    raise AssertionError
-            assert caught.value.status == 401
-            assert "realm" in caught.value.headers["WWW-Authenticate"]
-
-
-async def test_their_refusals_come_with_status_headers_and_body(tls: Any) -> None:
-    def refuse(ws: ServerConnection, request: Any) -> Any:
-        return ws.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, f"no {request.path}\n")
-
-    async with their_server(their_echo, process_request=refuse, ssl=tls[0]) as url:
-        with pytest.raises(ConnectionRejected) as caught:
-            async with open_websocket(f"{url}/x?y", ssl_context=tls[1]):
-                raise AssertionError
-    assert (caught.value.status, caught.value.body) == (503, b"no /x?y\n")
-    assert caught.value.headers["content-type"].startswith("text/plain")
-
-
-async def test_their_origin_policy_sees_our_origin_and_headers() -> None:
-    def talk(ws: ServerConnection) -> None:
-        assert ws.request is not None
-        ws.send(ws.request.headers["X-Mine"])
-
-    async with their_server(talk, origins=["https://here"]) as url:
-        async with open_websocket(url, origin="https://here", headers={"X-Mine": "1"}) as ws:
-            assert await ws.receive() == "1"
-        with pytest.raises(ConnectionRejected) as caught:
-            async with open_websocket(url, origin="https://elsewhere"):
-                raise AssertionError
-        assert caught.value.status == 403
-
-
-async def test_a_message_of_theirs_that_is_too_big_is_refused_and_they_are_told() -> None:
-    def handler(ws: ServerConnection) -> None:
-        with contextlib.suppress(ConnectionClosedError):
-            ws.send(b"x" * 10_001)
-            ws.recv()
-        codes.append(ws.protocol.close_rcvd.code if ws.protocol.close_rcvd else None)
-
-    codes: list[int | None] = []
-    async with their_server(handler, compression=None) as url:
-        options = Options(max_message_size=10_000)
-        async with open_websocket(url, options=options) as ws:
-            with pytest.raises(ConnectionLost) as caught:
+    async def handler(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            with pytest.raises(ConnectionClosed) as caught:
                 await ws.receive()
-        assert caught.value.code == 1009
-    assert codes == [1009]
+            told.append(caught.value)
+
+    async with our_server(handler, wire) as port:
+        answer = await their_client(talk, wire, port)
+        assert answer[0] == code  # what a server answers with: RFC 6455, section 5.5.1
+    (error,) = told
+    assert (error.code, error.reason) == (code, reason)
+    assert isinstance(error, ConnectionEnded if code in (1000, 1001) else ConnectionLost)
 
 
-async def test_tls_to_a_plain_port_and_the_other_way_round_is_a_handshake_error(
-    contexts: Any,
-) -> None:
-    async with their_server(their_echo) as url:
-        with pytest.raises(HandshakeError, match="TLS with"):
-            async with open_websocket(url.replace("ws:", "wss:"), ssl_context=contexts[1]):
-                raise AssertionError
-    async with their_server(their_echo, ssl=contexts[0]) as url:
-        with pytest.raises(HandshakeError):
-            async with open_websocket(url.replace("wss:", "ws:")):
-                raise AssertionError
+@pytest.mark.parametrize(("code", "reason"), CLOSES)
+async def test_a_close_of_our_server_is_told_there(code: int, reason: str, wire: Wire) -> None:
+    def talk(ws: Any) -> tuple[int, str]:
+        with pytest.raises(TheirConnectionClosed) as caught:
+            ws.recv(PATIENCE)
+        assert caught.value.rcvd is not None
+        return caught.value.rcvd.code, caught.value.rcvd.reason
+
+    async def handler(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            await ws.aclose(code, reason)
+            assert ws.close_info is not None
+            assert ws.close_info.code == code
+
+    async with our_server(handler, wire) as port:
+        assert await their_client(talk, wire, port) == (code, reason)
 
 
-async def test_many_tasks_send_at_a_time_and_their_server_sees_whole_messages() -> None:
-    async def send(ws: WebSocket, letter: str) -> None:
-        for _ in range(20):
-            await ws.send(letter * 20_000)
+@pytest.mark.parametrize(("code", "reason"), CLOSES)
+async def test_a_close_of_their_server_is_told_here(code: int, reason: str, wire: Wire) -> None:
+    def handler(ws: Any) -> None:
+        ws.send("last words")
+        ws.close(code, reason)
 
+    async with their_server(handler, wire) as port, our_client(wire, port) as ws:
+        assert await ws.receive() == "last words"
+        with pytest.raises(ConnectionClosed) as caught:
+            await ws.receive()
+    assert (caught.value.code, caught.value.reason) == (code, reason)
+
+
+@pytest.mark.parametrize(("code", "reason"), CLOSES)
+async def test_a_close_of_our_client_is_told_there(code: int, reason: str, wire: Wire) -> None:
+    told: list[tuple[int, str]] = []
+
+    def handler(ws: Any) -> None:
+        with pytest.raises(TheirConnectionClosed) as caught:
+            ws.recv(PATIENCE)
+        assert caught.value.rcvd is not None
+        told.append((caught.value.rcvd.code, caught.value.rcvd.reason))
+
+    async with their_server(handler, wire) as port, our_client(wire, port) as ws:
+        await ws.aclose(code, reason)
+        assert ws.close_info is not None
+        assert ws.close_info.code == code
+    assert told == [(code, reason)]
+
+
+# The handshake...
+
+
+async def test_their_client_and_we_agree_on_a_subprotocol(wire: Wire) -> None:
+    async def handler(request: WebSocketRequest) -> None:
+        assert request.subprotocols == ("a", "b")
+        async with request.accept("b") as ws:
+            assert ws.subprotocol == "b"
+
+    async with our_server(handler, wire) as port:
+        chosen = await their_client(lambda ws: ws.subprotocol, wire, port, subprotocols=["a", "b"])
+    assert chosen == "b"
+
+
+async def test_our_client_and_they_agree_on_a_subprotocol(wire: Wire) -> None:
     async with (
-        their_server(their_echo) as url,
-        open_websocket(url) as ws,
-        trio.open_nursery() as nursery,
+        their_server(their_echo, wire, subprotocols=["b", "c"]) as port,
+        our_client(wire, port, subprotocols=["a", "b"]) as ws,
     ):
-        for letter in "abcde":
-            nursery.start_soon(send, ws, letter)
-        received = [await ws.receive() for _ in range(100)]
-    assert all(len(message) == 20_000 and len(set(message)) == 1 for message in received)
+        assert ws.subprotocol == "b"
+
+
+async def test_the_password_of_their_client_arrives(wire: Wire) -> None:
+    credentials: list[str] = []
+
+    async def handler(request: WebSocketRequest) -> None:
+        credentials.append(request.headers["Authorization"])
+        async with request.accept():
+            pass
+
+    async with our_server(handler, wire) as port:
+        await their_client(lambda ws: None, wire, port, user="ann:secret@")
+    assert credentials == ["Basic " + base64.b64encode(b"ann:secret").decode()]
+
+
+async def test_the_password_of_our_client_arrives(wire: Wire) -> None:
+    check = basic_auth("test", credentials=("ann", "s:cret é"))
+    async with their_server(their_echo, wire, process_request=check) as port:
+        async with our_client(wire, port, user="ann:s%3Acret%20%C3%A9@") as ws:
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+        with pytest.raises(ConnectionRejected) as caught:
+            async with our_client(wire, port, user="ann:wrong@"):
+                pass
+    assert caught.value.status == 401
+    assert caught.value.headers["WWW-Authenticate"].startswith('Basic realm="test"')
+
+
+async def test_their_client_is_told_why_it_is_rejected(wire: Wire) -> None:
+    async def handler(request: WebSocketRequest) -> None:
+        await request.reject(403, body="not you", headers={"X-Why": "you"})
+
+    async with our_server(handler, wire) as port:
+        with pytest.raises(InvalidStatus) as caught:
+            await their_client(lambda ws: None, wire, port)
+    response = caught.value.response
+    assert (response.status_code, response.body) == (403, b"not you")
+    assert response.headers["X-Why"] == "you"
+
+
+async def test_our_client_is_told_why_it_is_rejected(wire: Wire) -> None:
+    def refuse(connection: Any, request: Any) -> Any:
+        return connection.respond(418, "a teapot\n")
+
+    async with their_server(their_echo, wire, process_request=refuse) as port:
+        with pytest.raises(ConnectionRejected) as caught:
+            async with our_client(wire, port):
+                pass
+    assert (caught.value.status, caught.value.body) == (418, b"a teapot\n")
