@@ -169,11 +169,30 @@ async def test_no_verdict_while_this_side_does_not_read(
         assert ws.close_info is None
         assert await ws.receive() == "one"  # and now the pong can be seen
         await trio.sleep(3)
-        assert ws.latency == 90
+        assert ws.latency == 10  # of the last ping; others went before it
         await trio.sleep(100)
         assert ws.close_info is None
         await ws.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_pings_go_on_while_this_side_does_not_read(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    """A peer that has gone shows in nothing else than a failing write."""
+    us, peer = connect_raw(WATCHED.replace(receive_buffer=10))
+    async with trio.open_nursery() as nursery:
+        watch = Watch(nursery, peer)
+        async with us as ws:
+            await peer.send_frame(BINARY, bytes(10))
+            await trio.sleep(35)
+            assert ws.statistics().reading_paused
+            assert watch.times == [10, 20, 30]
+            peer.far.failure = trio.BrokenResourceError("reset by the peer")
+            await trio.sleep(5 + 1 + 1)  # the next ping, close_grace, and a moment
+            assert ws.close_info is not None
+            assert ws.close_info.code == 1006
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_pause_gives_the_peer_its_whole_time_again(

@@ -44,9 +44,11 @@ async def _lives(connection: Connection, ping: Ping, received: int) -> bool:
         deadline = _deadline(connection, ping)
         if now >= deadline:
             return False
-        if timeout == math.inf and now >= next_at:
+        # Who is not read cannot be heard; but whoever writes hears from TCP if they have gone.
+        unheard = timeout == math.inf or (connection.reading_since is None and ping.left)
+        if unheard and now >= next_at:
             break
-        await trio.sleep_until(min(deadline, now + interval))
+        await trio.sleep_until(min(deadline, next_at if now < next_at else now + interval))
         # If the whole process stood still meanwhile, what came has yet to be read.
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()

@@ -45,7 +45,8 @@ async def echo(ws: WebSocket) -> None:
 
 async def sleep(ws: WebSocket) -> None:
     """Never receive."""
-    await trio.sleep_forever()
+    async with ws.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
 
 
 async def slow(ws: WebSocket) -> None:

@@ -127,6 +127,26 @@ async def test_a_dead_peer_is_gone_in_its_time(serve, table, kind):
     assert seconds - 0.2 < gone < seconds + 1.5
 
 
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_peer_that_has_gone_is_noticed_even_if_nobody_receives(serve, reset):
+    """Its last words lie unread before the end of TCP: that shows when pings fail."""
+    times = TIMES if FULL else QUICK
+    async with serve(**times) as server:
+        await server.begin()
+        async with trio.open_nursery() as nursery:
+
+            async def attack() -> None:
+                async with connected(server.port, "/sleep") as peer:
+                    with trio.move_on_after(0.5):
+                        await peer.send(frame(BINARY, bytes(1000)) * 5000)
+                    if reset:
+                        peer.reset()
+
+            for _ in range(20):
+                nursery.start_soon(attack)
+        await server.settled(within=times["ping_interval"] + 2 * times["ping_timeout"] + 10)
+
+
 async def say_goodbye(peer: Peer) -> None:
     await peer.send(close())
     await trio.sleep_forever()
