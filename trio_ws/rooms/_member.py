@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Final
 
@@ -59,7 +60,7 @@ class Member(Participant):
         return self._meta
 
 
-class Joining:
+class Joining(AbstractAsyncContextManager[Member]):
     """The ``async with`` of `Rooms.join`."""
 
     def __init__(

@@ -21,7 +21,9 @@ class Position:
     """
 
     epoch: str
+    """Some letters and digits."""
     offset: int
+    """The number of the message."""
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.offset}"
@@ -61,6 +63,7 @@ class RoomMessage:
     """A message as it stands in the history of a room."""
 
     room: str
+    """The room that it was published in."""
     data: Any
     """What was published."""
     position: Position
@@ -102,8 +105,11 @@ class Joined:
     """Somebody has entered the room."""
 
     room: str
+    """Which one."""
     id: str
+    """`Member.id`."""
     meta: Any
+    """What was given to `Rooms.join`."""
 
 
 @attrs.frozen
@@ -111,8 +117,11 @@ class Left:
     """Somebody has left the room."""
 
     room: str
+    """Which one."""
     id: str
+    """`Member.id`."""
     meta: Any
+    """What was given to `Rooms.join`."""
 
 
 class JoinRefused(WebSocketError):

@@ -44,7 +44,7 @@ class Presence(trio.abc.ReceiveChannel["Joined | Left"]):
             raise RuntimeError("this presence is in use: call rooms.presence() again")
         await trio.lowlevel.checkpoint_if_cancelled()
         room = self._room = await self._registry.hold(self._name)
-        room.watchers[self] = None
+        room.watchers[self] = self._tell
         self._snapshot = self._registry.broker.occupants(self._name)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return self
@@ -92,8 +92,7 @@ class Presence(trio.abc.ReceiveChannel["Joined | Left"]):
             self._events.clear()
             self._news.unpark_all()
 
-    def tell(self, event: Joined | Left) -> None:
-        """Somebody has come or gone."""
+    def _tell(self, event: Joined | Left) -> None:
         self._events.append(event)
         if len(self._events) > self._enough:
             self._events = _without_visitors(self._events)

@@ -252,8 +252,8 @@ class Registry:
         """Tell those who watch a room that somebody has come or gone."""
         room = self.rooms.get(event.room)
         if room is not None:
-            for watcher in room.watchers:
-                watcher.tell(event)
+            for tell in room.watchers.values():
+                tell(event)
 
     def gap(self, room: str) -> None:
         """Tell those in a room that messages got lost on their way to this process."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -57,14 +57,6 @@ def concerns(message: Publication | RoomMessage, recipient: Recipient) -> bool:
     return names.isdisjoint(message.exclude) and (only is None or not names.isdisjoint(only))
 
 
-class Watcher(Protocol):
-    """Who is told of presence: `Presence`."""
-
-    def tell(self, event: Joined | Left) -> None:
-        """Somebody has come or gone."""
-        ...
-
-
 class Place:
     """Somebody's place in a room."""
 
@@ -83,7 +75,8 @@ class Room:
         self.counters = Counters()
         self.patient: dict[Recipient, None] = {}
         """Recipients that publishers wait for."""
-        self.watchers: dict[Watcher, None] = {}
+        self.watchers: dict[object, Callable[[Joined | Left], None]] = {}
+        """Whom to tell of presence, and how."""
         self.holds = 0
         """How many need the room: recipients, watchers, and those about to be either."""
         self.open = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 import trio
@@ -92,7 +93,7 @@ class Rooms:
         meta: Any = None,
         since: Since = None,
         transform: Transform | None = None,
-    ) -> Joining:
+    ) -> AbstractAsyncContextManager[Member]:
         """Be in rooms for the length of a block: ``async with rooms.join(ws, "a") as member``.
 
         The connection leaves its rooms when the block ends, in whichever way, and when it
