@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -215,6 +215,32 @@ async def until(fulfilled: Callable[[], bool]) -> None:
     with trio.fail_after(2):
         while not fulfilled():  # noqa: ASYNC110  # nobody would set an event
             await trio.sleep(0.001)
+
+
+class Steps(trio.abc.Instrument):
+    """Does something after so many steps of all tasks together."""
+
+    def __init__(self, step: int, action: Callable[[], object]) -> None:
+        self._step = step
+        self._action = action
+        self.fired = False
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._step -= 1
+        if self._step == 0:
+            self.fired = True
+            self._action()
+
+
+@contextlib.contextmanager
+def after_steps(step: int, action: Callable[[], object]) -> Iterator[Steps]:
+    """Let something happen at the n-th step of the block."""
+    instrument = Steps(step, action)
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        yield instrument
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
 
 
 async def open_one(site: Site, path: str = "/") -> RawPeer:

@@ -21,6 +21,7 @@ from _helpers import PING, RawPeer
 from _site import (
     MemoryListener,
     Site,
+    after_steps,
     echo,
     get,
     open_one,
@@ -487,6 +488,30 @@ async def test_a_drain_cuts_off_what_is_no_websocket_yet(autojump_clock: MockClo
         await site.over.wait()
         assert trio.current_time() == began
         assert await half.until_eof() == b""
+
+
+async def test_nobody_who_comes_at_the_last_moment_holds_up_a_drain(
+    autojump_clock: MockClock,
+) -> None:
+    """At none of its steps: who is accepted when all have been told is too late."""
+
+    def come() -> None:
+        with contextlib.suppress(trio.BrokenResourceError):  # the door is closed
+            site.visit()
+
+    for step in range(1, 100):
+        async with serve(sleep) as site:
+            peer = await open_one(site)
+            await peer.stream.aclose()
+            began = trio.current_time()
+            with after_steps(step, come) as newcomer:
+                await site.server.drain(deadline=0)
+                await site.over.wait()
+            assert trio.current_time() == began
+        if not newcomer.fired:
+            break
+    else:
+        raise AssertionError("there is no end to it")
 
 
 async def test_two_drains_at_a_time_are_one(autojump_clock: MockClock) -> None:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 import trustme
-from _helpers import CLOSE, PING, MemoryStream, cancellations
-from _site import Visitor, echo, get, open_one, serve, sleep, until, upgrade, websocket_of
+from _helpers import CLOSE, PING, cancellations, memory_streams
+from _site import (
+    Visitor,
+    after_steps,
+    echo,
+    get,
+    open_one,
+    serve,
+    sleep,
+    until,
+    upgrade,
+    websocket_of,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import CloseConnection, Pong, TextMessage
 
@@ -634,6 +645,7 @@ async def test_who_is_accepted_while_draining_hears_the_goodbye_at_once(
         site.nursery.start_soon(site.server.drain, 3001, "moving house")
         await visitor.answer()
         assert await visitor.frames().until_close() == CloseConnection(3001, "moving house")
+        assert trio.current_time() == 1
 
 
 async def test_a_page_that_is_finished_before_the_drain_holds_up_nothing(
@@ -692,11 +704,14 @@ async def test_a_crowd_from_one_address_is_bounded_and_told_503() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_who_is_accepted_when_all_is_over_is_dropped_at_once() -> None:
+async def test_who_is_accepted_when_all_is_over_is_dropped_at_once(
+    autojump_clock: MockClock,
+) -> None:
     state = ServerState(echo, Options(), over=True)
-    stream = MemoryStream(trio.testing.memory_stream_pair()[0])
+    stream, _ = memory_streams()
     await ServerConnection(stream, state).run()
     assert not state.connections
+    assert trio.current_time() == 0
 
 
 # TLS...
@@ -822,44 +837,13 @@ async def test_a_cancellation_at_any_step_of_accepting_leaves_nothing(
         assert_told(data)
 
 
-class Steps(trio.abc.Instrument):
-    """Does something after so many steps of all tasks together."""
-
-    def __init__(self, step: int, action: Any) -> None:
-        self._step = step
-        self._action = action
-        self.fired = False
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._step -= 1
-        if self._step == 0:
-            self.fired = True
-            self._action()
-
-
-@pytest.fixture
-def steps() -> Iterator[Any]:
-    """``with steps(n, action)``: the action happens at the n-th step from there."""
-
-    @contextlib.contextmanager
-    def run(step: int, action: Any) -> Iterator[Steps]:
-        instrument = Steps(step, action)
-        trio.lowlevel.add_instrument(instrument)
-        try:
-            yield instrument
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
-
-    return run  # type: ignore[return-value]  # pytest unpacks generators only
-
-
 @pytest.mark.parametrize("path", ["/echo", "/"])
 async def test_the_server_may_be_cancelled_at_any_step_of_a_connection(
-    path: str, autojump_clock: MockClock, no_interval: Options, steps: Any
+    path: str, autojump_clock: MockClock, no_interval: Options
 ) -> None:
     for step in range(1, 500):
         async with serve(pages, no_interval) as site:
-            with steps(step, site.scope.cancel) as cancellation:
+            with after_steps(step, site.scope.cancel) as cancellation:
                 visitor = site.visit()
                 with contextlib.suppress(trio.BrokenResourceError):
                     await visitor.send(upgrade(path) if path == "/echo" else get(path))
