@@ -115,7 +115,7 @@ def _python_files(*folders: str) -> list[str]:
 def typing(session: nox.Session) -> None:
     """Check types, and that users get all of them."""
     _install(session, "typing")
-    places = [place for place in ("trio_ws", "tests/typing", "examples") if Path(place).exists()]
+    places = ["trio_ws", "pytest_trio_ws.py", "tests/typing", "examples"]
     session.run("mypy", *places)
     session.run("pyright", *places)
     _verify_types(session)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sphinx.pycode import ModuleAnalyzer
 
 import trio_ws
+import trio_ws.testing
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -61,6 +62,7 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", _find_attribute_docs)
     app.connect("autodoc-process-docstring", _mark_up)
     app.connect("autodoc-process-signature", _hide_what_is_ours)
+    app.connect("autodoc-process-signature", _shorten_defaults)
     app.connect("missing-reference", _check_other_name)
 
 
@@ -68,11 +70,16 @@ def _find_attribute_docs(_: Sphinx) -> None:
     """Let autodoc find the docstrings of attributes.
 
     It reads them from the source of an object's ``__module__``. Public objects call
-    themselves ``trio_ws``, and their source is elsewhere.
+    themselves ``trio_ws`` or ``trio_ws.testing``, and their source is elsewhere.
     """
-    public = ModuleAnalyzer.for_module("trio_ws")
+    for package in (trio_ws, trio_ws.testing):
+        _gather_attribute_docs(package.__name__, package.__path__)
+
+
+def _gather_attribute_docs(name: str, path: list[str]) -> None:
+    public = ModuleAnalyzer.for_module(name)
     public.analyze()
-    for module in pkgutil.walk_packages(trio_ws.__path__, "trio_ws."):
+    for module in pkgutil.walk_packages(path, f"{name}."):
         part = ModuleAnalyzer.for_module(module.name)
         part.analyze()
         public.attr_docs.update(part.attr_docs)
@@ -112,7 +119,16 @@ def _mark_up_names(section: str, item: str) -> str:
     return ", ".join(map(form.format, names[1].split(", "))) + item[names.end() - 1 :]
 
 
-_MADE_BY_US = {"Member", "Request", "Server", "WebSocket", "WebSocketRequest"}
+_MADE_BY_US = {"Member", "Request", "Server", "WebSocket", "WebSocketRequest"} | {
+    "Attempt",
+    "Cancellations",
+    "Connect",
+    "Direction",
+    "Entry",
+    "Pair",
+    "Recorder",
+    "Serve",
+}
 
 
 def _hide_what_is_ours(  # the signature of the event
@@ -120,6 +136,20 @@ def _hide_what_is_ours(  # the signature of the event
 ) -> tuple[str, str] | None:
     """Show no constructor where users get the object from us."""
     return ("", "") if kind == "class" and name.rpartition(".")[2] in _MADE_BY_US else None
+
+
+def _shorten_defaults(  # the signature of the event
+    _: Sphinx,
+    __: str,
+    ___: str,
+    ____: object,
+    _____: object,
+    args: str | None,
+    returns: str | None,
+) -> tuple[str, str | None] | None:
+    """Show ``Options()`` for context managers, too, whose defaults autodoc cannot preserve."""
+    default = repr(trio_ws.Options())
+    return (args.replace(default, "Options()"), returns) if args and default in args else None
 
 
 def _check_other_name(

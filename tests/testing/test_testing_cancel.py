@@ -10,6 +10,7 @@ import trio.testing
 
 from trio_ws.testing import MemoryNetwork, cancel_everywhere, cancellations, open_pair
 from trio_ws.testing._leaks import PATIENCE
+from trio_ws.testing._recorder import recent
 
 
 async def test_each_checkpoint_has_its_turn_twice() -> None:
@@ -99,7 +100,7 @@ async def test_the_steps_of_the_tasks_of_a_scenario_count() -> None:
 
 async def test_other_tasks_have_no_turn(nursery) -> None:
     async def busy() -> None:
-        while True:
+        while True:  # noqa: ASYNC110  # it waits for nothing
             await trio.lowlevel.checkpoint()
 
     nursery.start_soon(busy)
@@ -159,7 +160,7 @@ async def test_the_place_is_in_whichever_task_had_its_turn() -> None:
     cancelled_in: set[str] = set()
     async for attempt in cancellations():
         with attempt:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # a child is the point
                 nursery.start_soon(child)
         cancelled_in |= {line.rpartition(": ")[2] for line in str(attempt).splitlines()}
     assert "await trio.lowlevel.checkpoint()  # in the child" in cancelled_in
@@ -173,7 +174,7 @@ async def test_what_a_scenario_raises_comes_out_with_a_note(when: str) -> None:
                 raise KeyError("mine")
             await trio.lowlevel.checkpoint()
         except trio.Cancelled:
-            raise KeyError("mine") from None
+            raise KeyError("mine") from None  # noqa: ASYNC104  # wrong, on purpose
 
     with pytest.raises(KeyError) as caught:
         await cancel_everywhere(scenario)
@@ -287,6 +288,20 @@ async def test_an_attempt_says_what_it_is() -> None:
         "cancelled after checkpoint 1 has let it go on",
         "cancelled after checkpoint 2 has let it go on",
     ]
+
+
+async def test_only_the_last_run_is_in_a_report(autojump_clock) -> None:
+    recent.clear()
+    async with open_pair() as pair:
+        runs = 0
+        async for attempt in cancellations():
+            runs += 1
+            async with open_pair():
+                with attempt:
+                    await trio.lowlevel.checkpoint()
+            assert len(recent) == 2
+            assert recent[0] is pair.recorder
+    assert runs > 3
 
 
 async def test_a_loop_without_a_block_is_a_mistake() -> None:

@@ -382,15 +382,15 @@ async def test_a_reset_does_not_pass_a_stalled_or_cut_direction(autojump_clock) 
 
 async def test_who_has_gone_is_known_if_the_server_can_know_it() -> None:
     async with connected() as it:
-        assert not it.link.client_has_gone
+        assert not it.link._client_has_gone
         it.link.to_server.stall()
         await it.sender.aclose()
-        assert not it.link.client_has_gone
+        assert not it.link._client_has_gone
         it.link.to_server.resume()
-        assert it.link.client_has_gone
+        assert it.link._client_has_gone
     async with connected() as it:
         it.link.reset()
-        assert it.link.client_has_gone
+        assert it.link._client_has_gone
 
 
 async def test_a_link_carries_one_connection() -> None:

@@ -109,7 +109,7 @@ async def test_a_frame_of_the_server_that_has_not_arrived(autojump_clock) -> Non
 
 async def test_a_frame_that_has_not_come_to_its_end_is_counted(autojump_clock) -> None:
     recorder = Recorder()
-    recorder.note_sent("client", Frame.text("hello").encode()[:4])
+    recorder._note_sent("client", Frame.text("hello").encode()[:4])
     assert str(recorder) == "(client: 4 bytes of a frame that has not come to its end)"
     assert recorder.diagram().splitlines()[-1] == str(recorder)
     assert recorder.frames() == []
@@ -118,10 +118,10 @@ async def test_a_frame_that_has_not_come_to_its_end_is_counted(autojump_clock) -
 async def test_a_frame_has_arrived_when_all_of_it_has(autojump_clock) -> None:
     recorder = Recorder()
     wire = Frame.text("hello").encode()
-    recorder.note_sent("client", wire + wire)
-    recorder.note_arrived("client", len(wire) + 1)
+    recorder._note_sent("client", wire + wire)
+    recorder._note_arrived("client", len(wire) + 1)
     assert [entry.arrived_at for entry in recorder.entries] == [0, None]
-    recorder.note_arrived("client", 2 * len(wire))
+    recorder._note_arrived("client", 2 * len(wire))
     assert [entry.arrived_at for entry in recorder.entries] == [0, 0]
 
 
@@ -141,31 +141,31 @@ async def test_http_that_becomes_no_websocket_is_told_too(autojump_clock) -> Non
 
 async def test_tls_is_only_counted(autojump_clock) -> None:
     recorder = Recorder()
-    recorder.note_sent("client", b"\x16\x03\x01...")
-    recorder.note_sent("client", b"abc")
+    recorder._note_sent("client", b"\x16\x03\x01...")
+    recorder._note_sent("client", b"abc")
     assert [entry.what for entry in recorder.entries] == ["TLS: 6 bytes", "TLS: 3 bytes"]
 
 
 async def test_frames_may_come_without_a_handshake(autojump_clock) -> None:
     recorder = Recorder()
-    recorder.note_sent("server", b"\xc1\x01a")
+    recorder._note_sent("server", b"\xc1\x01a")
     assert recorder.frames("server") == [Frame(1, b"a", rsv=4)]
 
 
 async def test_the_oldest_is_forgotten_first(autojump_clock) -> None:
     recorder = Recorder()
     for letter in b"abc":
-        recorder.note_sent("client", Frame.binary(bytes([letter]) * (MAX_BYTES // 2)).encode())
+        recorder._note_sent("client", Frame.binary(bytes([letter]) * (MAX_BYTES // 2)).encode())
     assert [frame.payload[:1] for frame in recorder.frames()] == [b"c"]
     assert str(recorder).startswith("(2 older entries are forgotten)\n")
-    recorder.note_sent("client", Frame.binary(b"d" * (MAX_BYTES + 1)).encode())
+    recorder._note_sent("client", Frame.binary(b"d" * (MAX_BYTES + 1)).encode())
     assert [frame.payload[:1] for frame in recorder.frames()] == [b"d"]
     assert recorder.diagram().startswith("(3 older entries are forgotten)\n")
 
 
 def test_what_happens_when_the_run_is_over_has_the_time_of_its_end() -> None:
     recorder = Recorder()
-    recorder.note_event("network", "reset")
+    recorder._note_event("network", "reset")
     (entry,) = recorder.entries
     assert isinstance(entry, Entry)
     assert (entry.sent_at, entry.arrived_at) == (0, 0)

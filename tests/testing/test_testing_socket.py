@@ -217,3 +217,19 @@ async def test_the_link_under_a_stream_is_found_with_and_without_tls() -> None:
     assert link_under(trio.SSLStream(client, ssl.create_default_context())) is link
     await client.aclose()
     await server.aclose()
+
+
+async def test_sending_nothing_takes_no_room() -> None:
+    client, server = await connect(Link(buffer=0))
+    assert await client.socket.send(b"") == 0
+    await client.aclose()
+    await server.aclose()
+
+
+async def test_a_socket_may_be_bound_before_it_connects() -> None:
+    network = MemoryNetwork()
+    async with network.listen() as listener:
+        with network.install():
+            stream = await trio.open_tcp_stream("localhost", 80, local_address="203.0.113.5")
+        async with stream, await listener.accept() as peer:
+            assert peer.socket.getpeername() == ("203.0.113.5", 49152)

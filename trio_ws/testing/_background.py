@@ -32,6 +32,7 @@ class Background:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        await trio.lowlevel.cancel_shielded_checkpoint()
         for _ in range(LAST_STEPS):
             await trio.lowlevel.cancel_shielded_checkpoint()
         self.nursery.cancel_scope.cancel(reason="the block that it served has ended")

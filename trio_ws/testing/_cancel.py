@@ -11,6 +11,7 @@ from typing import Final, Literal, Self, TypeAlias
 import trio
 
 from ._leaks import PATIENCE, Snapshot, settle, where
+from ._recorder import recent
 
 MOST: Final = 1000
 """Runs of a sweep, if the caller does not say otherwise."""
@@ -93,26 +94,29 @@ class Cancellations:
         self._runs = 0
         self._attempt: Attempt | None = None
         self._before: Snapshot | None = None
+        self._recorders = tuple(recent)
 
     def __aiter__(self) -> Cancellations:
         return self
 
     async def __anext__(self) -> Attempt:
         await trio.lowlevel.checkpoint()
-        self._attempt = await self._next()
+        if self._attempt is not None:
+            await self._check_left(self._attempt)
+        self._attempt = self._next(self._attempt)
         if self._attempt is None:
             raise StopAsyncIteration
         if self._runs == self._most:
             raise AssertionError(f"no end after {self._runs} runs; the next is {self._attempt}")
         self._runs += 1
+        recent.clear()  # so that a report shows the run that has failed
+        recent.extend(self._recorders)
         self._before = Snapshot.take()
         return self._attempt
 
-    async def _next(self) -> Attempt | None:
-        last = self._attempt
+    def _next(self, last: Attempt | None) -> Attempt | None:
         if last is None:
             return Attempt("untouched", 0)
-        await self._check_left(last)
         if last.phase != "untouched" and last.fired:
             return Attempt(last.phase, last.step + 1)
         if last.phase == "untouched":
@@ -129,7 +133,7 @@ class Cancellations:
                 raise AssertionError("\n".join(["left behind:", *left]))
 
 
-class Attempt(AbstractContextManager["Attempt"], trio.abc.Instrument):
+class Attempt(AbstractContextManager["Attempt"]):
     """One run of a sweep: ``with attempt`` goes around what is to be cancelled."""
 
     def __init__(self, phase: Phase, step: int) -> None:
@@ -140,7 +144,7 @@ class Attempt(AbstractContextManager["Attempt"], trio.abc.Instrument):
         self._where: list[str] = []
         self._fired = False
         self._seen = 0
-        self._tasks: set[trio.lowlevel.Task] = set()
+        self._steps: _Steps | None = None
         self._scope = trio.CancelScope()
 
     @property
@@ -167,8 +171,8 @@ class Attempt(AbstractContextManager["Attempt"], trio.abc.Instrument):
         return f"<Attempt: {self}>"
 
     def __enter__(self) -> Self:
-        self._tasks.add(trio.lowlevel.current_task())
-        trio.lowlevel.add_instrument(self)
+        self._steps = _Steps(self)
+        trio.lowlevel.add_instrument(self._steps)
         self._scope.__enter__()
         if (self.phase, self.step) == ("resumed", 0):
             self._fire()
@@ -180,7 +184,8 @@ class Attempt(AbstractContextManager["Attempt"], trio.abc.Instrument):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        trio.lowlevel.remove_instrument(self)
+        assert self._steps is not None
+        trio.lowlevel.remove_instrument(self._steps)
         self.over = True
         if exc is not None and not isinstance(exc, trio.Cancelled):
             self._explain(exc)
@@ -198,30 +203,8 @@ class Attempt(AbstractContextManager["Attempt"], trio.abc.Instrument):
     def _explain(self, exc: BaseException) -> None:
         exc.add_note(f"This run was {self}")
 
-    # What trio tells an instrument...
-
-    def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        """Count the steps of the tasks of the block, too."""
-        nursery = task.parent_nursery
-        if nursery is not None and nursery.parent_task in self._tasks:
-            self._tasks.add(task)
-
-    def task_exited(self, task: trio.lowlevel.Task) -> None:
-        """Forget it: its last step does not end at a checkpoint."""
-        self._tasks.discard(task)
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """A task waits."""
-        if self.phase == "waiting":
-            self._count(task)
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """A task goes on."""
-        if self.phase == "resumed":
-            self._count(task)
-
     def _count(self, task: trio.lowlevel.Task) -> None:
-        if task in self._tasks and not self._fired:
+        if not self._fired:
             self._seen += 1
             if self._seen == self.step:
                 self._where = where(task, inside=__name__)
@@ -230,3 +213,27 @@ class Attempt(AbstractContextManager["Attempt"], trio.abc.Instrument):
     def _fire(self) -> None:
         self._fired = True
         self._scope.cancel(reason=f"cancel_everywhere: checkpoint {self.step}")
+
+
+class _Steps(trio.abc.Instrument):
+    """Tells an attempt of each step of its tasks: that of the block, and those it starts."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._tasks = {trio.lowlevel.current_task()}
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        nursery = task.parent_nursery
+        if nursery is not None and nursery.parent_task in self._tasks:
+            self._tasks.add(task)
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        self._tasks.discard(task)  # its last step does not end at a checkpoint
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._attempt.phase == "waiting" and task in self._tasks:
+            self._attempt._count(task)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._attempt.phase == "resumed" and task in self._tasks:
+            self._attempt._count(task)

@@ -272,9 +272,10 @@ def _as_bytes(data: str | bytes) -> bytes:
 
 def _as_text(data: bytes) -> str:
     try:
-        return repr(_cut(data).decode())
+        text = _cut(data).decode()
     except UnicodeDecodeError:
         return _as_hex(data)
+    return repr(text) if text.isprintable() else _as_hex(data)
 
 
 def _cut(data: bytes) -> bytes:

@@ -61,7 +61,7 @@ def _settled(direction: Direction, field: attrs.Attribute[Any], value: Any) -> A
     direction._settle()
     if direction._queue and field.name == "bandwidth":
         direction._free_at = trio.current_time()  # the packet that is leaving begins anew
-    direction.wake()
+    direction._wake()
     return value
 
 
@@ -90,7 +90,8 @@ class Direction:
         default=BUFFER, converter=_unlimited, validator=_at_least(0), on_setattr=_LIVE
     )
     """Bytes that may be sent and not read before the sender has to wait: the buffers of both
-    systems together. 0: a full write buffer; nothing is taken any more. `None`: no limit."""
+    systems together, 64 KiB by default. 0: a full write buffer; nothing is taken any more.
+    `None`: no limit."""
     sent: int = attrs.field(default=0, init=False)
     """Bytes so far that the sender's socket has taken. To be read only, as the next."""
     received: int = attrs.field(default=0, init=False)
@@ -127,7 +128,7 @@ class Direction:
         if self._stalled:
             self._stalled = False
             self._note("resumed")
-            self.wake()
+            self._wake()
             if self._reset_pending:
                 self._link.reset()
 
@@ -154,35 +155,35 @@ class Direction:
 
     def _note(self, event: str) -> None:
         receiver = "server" if self._sender == "client" else "client"
-        self._link.recorder.note_event("network", f"to the {receiver}: {event}")
+        self._link.recorder._note_event("network", f"to the {receiver}: {event}")
 
     # The sender's side...
 
     @property
-    def room(self) -> float:
+    def _room(self) -> float:
         """Bytes that may be put now."""
         return math.inf if self._deaf else max(self.buffer - self._size, 0)
 
-    def put(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> None:
         """Send bytes."""
         self.sent += len(data)
-        self._link.recorder.note_sent(self._sender, data)
+        self._link.recorder._note_sent(self._sender, data)
         if self.received >= self._end_at:
             return
         if self._deaf:
-            self._link.other(self).put_reset()  # nobody listens there, says its system
+            self._link._other(self)._put_reset()  # nobody listens there, says its system
             return
         self._size += len(data)
         if not self._cut:
             self._enqueue(data)
 
-    def put_end(self) -> None:
+    def _put_end(self) -> None:
         """Say that nothing more will be sent."""
-        self._link.recorder.note_end(self._sender, unheard=self._deaf)
+        self._link.recorder._note_end(self._sender, unheard=self._deaf)
         if not self._cut:
             self._enqueue(b"")
 
-    def put_reset(self) -> None:
+    def _put_reset(self) -> None:
         """Say that the connection is no more."""
         if self._stalled:
             self._reset_pending = True
@@ -214,7 +215,7 @@ class Direction:
     # The receiver's side...
 
     @property
-    def readable(self) -> bool:
+    def _readable(self) -> bool:
         """Whether something has arrived, be it the end."""
         if self.received >= self._end_at:
             return True
@@ -224,19 +225,19 @@ class Direction:
         return self._travelling[0][0] <= trio.current_time()
 
     @property
-    def unread(self) -> bool:
+    def _unread(self) -> bool:
         """Whether bytes have arrived that nobody has read."""
-        return self.readable and bool(self._travelling and self._travelling[0][1])
+        return self._readable and bool(self._travelling and self._travelling[0][1])
 
-    def take(self, most: int) -> bytes:
-        """Read what has arrived, ``b""`` at the end; only if it is `readable`."""
+    def _take(self, most: int) -> bytes:
+        """Read what has arrived, ``b""`` at the end; only if there is something."""
         allowed = min(self._reset_at, self._end_at) - self.received
         chunk = self.chunk if self.chunk is not None else most
         if isinstance(chunk, tuple):
             chunk = self._random.randint(*chunk)
         wanted = int(min(most, chunk, allowed))
         pieces: list[bytes] = []
-        while wanted and self.unread:
+        while wanted and self._unread:
             arrival, data = self._travelling.popleft()
             pieces.append(data[:wanted])
             if len(data) > wanted:
@@ -246,15 +247,15 @@ class Direction:
         self._size -= len(taken)
         self.received += len(taken)
         ended = not taken and bool(self._travelling)
-        self._link.recorder.note_arrived(self._sender, self.received + ended)
+        self._link.recorder._note_arrived(self._sender, self.received + ended)
         self._writers.unpark_all()
         self._check_limits()
         return taken
 
-    def stop_reading(self) -> None:
+    def _stop_reading(self) -> None:
         """The reader has closed: what is sent from now on meets nobody."""
         self._deaf = True
-        self.wake()
+        self._wake()
 
     def _check_limits(self) -> None:
         if self.received >= self._reset_at:
@@ -263,11 +264,11 @@ class Direction:
             self._note("end of TCP")
             self._forget()
             self._cut = True
-            self.wake()
+            self._wake()
 
     # Waiting...
 
-    async def wait_readable(self) -> None:
+    async def _wait_readable(self) -> None:
         """Wait until there may be something to read."""
         next_at = math.inf
         if self._stalled:
@@ -279,17 +280,17 @@ class Direction:
         with trio.CancelScope(deadline=next_at):
             await self._readers.park()
 
-    async def wait_writable(self) -> None:
+    async def _wait_writable(self) -> None:
         """Wait until there may be room."""
         await self._writers.park()
 
-    async def pass_through(self) -> None:
+    async def _pass_through(self) -> None:
         """Take the time that one empty packet takes; for ever, if nothing gets through."""
         await trio.sleep(self.latency)
         while self._stalled or self._cut:
             await self._readers.park()
 
-    def wake(self) -> None:
+    def _wake(self) -> None:
         """Let all who wait look again."""
         self._readers.unpark_all()
         self._writers.unpark_all()
@@ -387,20 +388,20 @@ class Link:
         """Break the connection: what both sides read or send next fails, unread bytes are lost."""
         if not self._broken:
             self._broken = True
-            self._recorder.note_event("network", "reset")
+            self._recorder._note_event("network", "reset")
             for direction in (self._to_server, self._to_client):
                 direction._forget()
-                direction.wake()
+                direction._wake()
 
     # For the sockets...
 
     @property
-    def client_has_gone(self) -> bool:
+    def _client_has_gone(self) -> bool:
         """Whether the client has closed, and the server can know."""
         told = not (self._to_server._cut or self._to_server._stalled)
         return self._broken or (told and self._to_client._deaf)
 
-    def take_into_use(self) -> None:
+    def _take_into_use(self) -> None:
         """Carry a connection.
 
         Raises:
@@ -410,6 +411,6 @@ class Link:
             raise RuntimeError("a Link carries one connection: make another one")
         self._used = True
 
-    def other(self, direction: Direction) -> Direction:
+    def _other(self, direction: Direction) -> Direction:
         """Return the opposite direction."""
         return self._to_client if direction is self._to_server else self._to_server

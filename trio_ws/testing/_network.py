@@ -141,7 +141,7 @@ class MemoryNetwork:
 
         A ``wss://`` URL trusts the certificates of `ca`, unless ``ssl_context`` says otherwise.
 
-        Raises: as `trio_ws.open_websocket`.
+        Raises, and if cancelled: as `trio_ws.open_websocket`.
         """
         if ssl_context is None and parse_url(url).secure:
             ssl_context = self.client_context

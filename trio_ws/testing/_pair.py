@@ -10,7 +10,6 @@ from typing import Final
 import attrs
 import trio
 
-from .._http_headers import Headers
 from .._options import Options
 from .._request import WebSocketRequest
 from .._server import serve_websocket_listeners
@@ -29,7 +28,9 @@ class Pair:
     """What `open_pair` gives: ``client, server = pair``, and what is between them."""
 
     client: WebSocket
+    """The side that has connected."""
     server: WebSocket
+    """The side that has accepted."""
     link: Link
     """To be given faults at any time."""
 
@@ -50,7 +51,7 @@ async def open_pair(
     server_options: Options = Options(),
     subprotocols: Iterable[str] = (),
     subprotocol: str | None = None,
-    headers: Headers = (),
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     link: Link | None = None,
 ) -> AsyncGenerator[Pair, None]:
     """Connect two WebSockets in memory: ``async with open_pair() as (client, server)``.
@@ -172,6 +173,7 @@ class _OneWebSocket:
 
     async def leave(self) -> None:
         self._leave.set()
+        await trio.lowlevel.cancel_shielded_checkpoint()
         if self._open.is_set():
             with trio.CancelScope(shield=True):  # close_grace bounds it
                 await self._left.wait()

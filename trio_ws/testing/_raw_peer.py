@@ -38,7 +38,7 @@ class RawPeer(trio.abc.AsyncResource):
     parser of its own, to which everything is a frame, and does nothing by itself: no
     Pong, no Close. An expectation that fails is an `AssertionError` that shows frame by
     frame what was expected and what came. It fails too if nothing comes for
-    ``patience`` seconds: with `trio.testing.MockClock` that takes no time.
+    ``patience`` seconds, 60 by default: with `trio.testing.MockClock` that takes no time.
     """
 
     def __init__(
@@ -71,6 +71,10 @@ class RawPeer(trio.abc.AsyncResource):
 
         Raises:
           AssertionError: the answer is not 101.
+
+        If cancelled: the request may have been sent.
+
+        Concurrency: one task at a time, for all that receives or sends.
         """
         fields = {
             "Host": "localhost",
@@ -97,6 +101,10 @@ class RawPeer(trio.abc.AsyncResource):
 
         Raises:
           AssertionError: it has no key.
+
+        If cancelled: the answer may have been sent.
+
+        Concurrency: one task at a time, for all that receives or sends.
         """
         head = await self.receive_head()
         key = re.search(r"(?im)^sec-websocket-key:\s*(\S+)\s*$", head)
@@ -116,8 +124,13 @@ class RawPeer(trio.abc.AsyncResource):
 
         Raises:
           AssertionError: none comes.
+
+        If cancelled: nothing that has come is lost.
+
+        Concurrency: one task at a time, for all that receives.
         """
         with trio.move_on_after(self.patience):
+            await trio.lowlevel.checkpoint()
             while b"\r\n\r\n" not in self._unread and self._end is None:
                 self._unread += await self._read()
         head, end, rest = self._unread.partition(b"\r\n\r\n")
@@ -139,7 +152,7 @@ class RawPeer(trio.abc.AsyncResource):
 
         If cancelled: some of it may have been sent.
 
-        Concurrency: one task at a time.
+        Concurrency: one task at a time, for all that sends.
         """
         await self.stream.send_all(b"".join(map(self._as_bytes, items)))
 
@@ -155,13 +168,25 @@ class RawPeer(trio.abc.AsyncResource):
 
         Raises:
           TypeError: the stream has no such thing: TLS.
+
+        If cancelled: nothing was sent.
+
+        Concurrency: one task at a time, for all that sends.
         """
         if not isinstance(self.stream, trio.abc.HalfCloseableStream):
             raise TypeError(f"{type(self.stream).__name__} cannot be closed by halves")
         await self.stream.send_eof()
 
     async def reset(self) -> None:
-        """Close with a reset, as a system does whose program has died."""
+        """Close with a reset, as a system does whose program has died.
+
+        Raises:
+          TypeError: this is no socket, real or in memory.
+
+        If cancelled: it is done all the same.
+
+        Concurrency: any number of tasks.
+        """
         stream = self.stream
         while isinstance(stream, trio.SSLStream):
             stream = stream.transport_stream
@@ -171,7 +196,12 @@ class RawPeer(trio.abc.AsyncResource):
         await trio.aclose_forcefully(self.stream)
 
     async def aclose(self) -> None:
-        """End TCP now, without a Close."""
+        """End TCP now, without a Close.
+
+        If cancelled: it is done all the same.
+
+        Concurrency: any number of tasks.
+        """
         await trio.aclose_forcefully(self.stream)
         await trio.lowlevel.checkpoint()
 
@@ -183,7 +213,7 @@ class RawPeer(trio.abc.AsyncResource):
         Raises:
           AssertionError: nothing came.
 
-        If cancelled: nothing is lost.
+        If cancelled: nothing that has come is lost.
 
         Concurrency: one task at a time, for all that receives.
         """
@@ -199,18 +229,26 @@ class RawPeer(trio.abc.AsyncResource):
 
         Raises:
           AssertionError: no message came, but a Close, or the end.
+
+        If cancelled: the fragments so far are lost.
+
+        Concurrency: one task at a time, for all that receives.
         """
-        parts: list[Frame] = []
-        while not (parts and parts[-1].fin):
-            frame = await self.receive_frame()
-            if frame is None or frame.opcode == CLOSE:
-                raise AssertionError(f"no message came, but {frame or self._end}")
-            if frame.opcode < CLOSE:
-                parts.append(frame)
+        parts = [await self._receive_part()]
+        while not parts[-1].fin:
+            parts.append(await self._receive_part())
         data = b"".join(part.payload for part in parts)
         if parts[0].rsv & RSV1:
             data = self._inflate(data)
         return data.decode() if parts[0].opcode == TEXT else data
+
+    async def _receive_part(self) -> Frame:
+        while True:
+            frame = await self.receive_frame()
+            if frame is None or frame.opcode == CLOSE:
+                raise AssertionError(f"no message came, but {frame or self._end}")
+            if frame.opcode < CLOSE:
+                return frame
 
     def _inflate(self, data: bytes) -> bytes:
         """RFC 7692, section 7.2.2; the window is kept, which is right in either case."""
@@ -224,6 +262,10 @@ class RawPeer(trio.abc.AsyncResource):
 
         Raises:
           AssertionError: TCP did not end, or within a frame.
+
+        If cancelled: what it would have returned is lost.
+
+        Concurrency: one task at a time, for all that receives or sends.
         """
         frames: list[Frame] = []
         while (frame := await self.receive_frame()) is not None:
@@ -240,6 +282,7 @@ class RawPeer(trio.abc.AsyncResource):
         return frames
 
     async def _try_to_send(self, frame: Frame) -> None:
+        await trio.lowlevel.checkpoint()
         with contextlib.suppress(trio.BrokenResourceError):  # there may be more to receive
             await self.send(frame)
 
@@ -255,7 +298,9 @@ class RawPeer(trio.abc.AsyncResource):
           AssertionError: something else came, or not enough.
           ValueError: bytes that do not end with a frame.
 
-        If cancelled: nothing is lost.
+        If cancelled: nothing that has come is lost.
+
+        Concurrency: one task at a time, for all that receives.
         """
         expected: list[Frame] = []
         for item in items:
@@ -278,6 +323,10 @@ class RawPeer(trio.abc.AsyncResource):
 
         Raises:
           AssertionError: something comes first, or it does not end like that.
+
+        If cancelled: nothing that has come is lost.
+
+        Concurrency: one task at a time, for all that receives.
         """
         await self._receive(math.inf, self.patience)
         wanted = "reset" if reset else "end of TCP"
@@ -289,6 +338,10 @@ class RawPeer(trio.abc.AsyncResource):
 
         Raises:
           AssertionError: something comes.
+
+        If cancelled: nothing that has come is lost.
+
+        Concurrency: one task at a time, for all that receives.
         """
         await self._receive(1, seconds)
         if self._frames or self._reader.unread or self._end:
@@ -317,8 +370,8 @@ class RawPeer(trio.abc.AsyncResource):
 
     async def _receive(self, count: float, patience: float) -> None:
         """Receive until there are so many frames, or the end, or no patience any more."""
-        await trio.lowlevel.checkpoint()
         with trio.move_on_after(patience):
+            await trio.lowlevel.checkpoint()
             while True:
                 self._frames.extend(self._reader.feed(self._unread))
                 self._unread = b""
@@ -331,6 +384,7 @@ class RawPeer(trio.abc.AsyncResource):
             data = await self.stream.receive_some(_READ_SIZE)
         except trio.BrokenResourceError:
             self._end = "reset"
+            await trio.lowlevel.checkpoint()
             return b""
         if not data:
             self._end = "end of TCP"

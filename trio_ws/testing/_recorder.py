@@ -29,6 +29,7 @@ class Entry:
     """A line of a transcript: something that one side has sent, or that befell the link."""
 
     sender: Literal["client", "server", "network"]
+    """Who has sent it; ``network``: something that befell the link."""
     sent_at: float
     """Seconds since the first entry."""
     what: Frame | str
@@ -100,7 +101,7 @@ class Recorder:
 
     # What the link tells...
 
-    def note_sent(self, sender: Side, data: bytes) -> None:
+    def _note_sent(self, sender: Side, data: bytes) -> None:
         """A side's socket has taken bytes."""
         stream = self._streams[sender]
         now = self._now()
@@ -109,7 +110,7 @@ class Recorder:
             stream.waiting.append((end, entry))
             self._add(entry, size)
 
-    def note_end(self, sender: Side, *, unheard: bool) -> None:
+    def _note_end(self, sender: Side, *, unheard: bool) -> None:
         """A side will send nothing more; ``unheard``: the other one has closed before."""
         stream = self._streams[sender]
         now = self._now()
@@ -117,14 +118,14 @@ class Recorder:
         stream.waiting.append((stream.total + 1, entry))
         self._add(entry, 0)
 
-    def note_arrived(self, sender: Side, total: int) -> None:
+    def _note_arrived(self, sender: Side, total: int) -> None:
         """The other side has read so many bytes of this one's; one more with the end."""
         waiting = self._streams[sender].waiting
         now = self._now()
         while waiting and waiting[0][0] <= total:
             waiting.popleft()[1].arrived_at = now
 
-    def note_event(self, sender: Literal["client", "server", "network"], event: str) -> None:
+    def _note_event(self, sender: Literal["client", "server", "network"], event: str) -> None:
         """Something else has happened: ``reset``, ``stalled``."""
         now = self._now()
         self._add(Entry(sender, now, event, arrived_at=now), 0)

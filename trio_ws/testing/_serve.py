@@ -63,7 +63,7 @@ class Connect:
     ) -> Opening:
         """Connect a client: `trio_ws.open_websocket`, with a path in place of the URL.
 
-        Raises: as `trio_ws.open_websocket`.
+        Raises, and if cancelled: as `trio_ws.open_websocket`.
         """
         return self._network.open_websocket(
             self.url + path,
@@ -90,11 +90,15 @@ class Connect:
 
         Raises:
           AssertionError: the server did not accept.
+
+        If cancelled: the server sees the end of TCP.
+
+        Concurrency: each call is a connection of its own.
         """
+        context = self._network.client_context if self._tls else None
         port = 443 if self._tls else 80
         stream: trio.abc.Stream = await self._network.connect(self._host, port, link=link)
-        if self._tls:
-            context = self._network.client_context
+        if context is not None:
             stream = trio.SSLStream(stream, context, server_hostname=self._host)
         async with RawPeer(stream, client=True) as peer:
             await peer.request(
@@ -151,7 +155,7 @@ class Serve:
         self._served.append(connect)
         return connect
 
-    async def check_handlers(self, patience: float) -> None:
+    async def _check_handlers(self, patience: float) -> None:
         """Make sure that the handlers of clients who have gone come to their end.
 
         Raises:
@@ -170,7 +174,7 @@ class Serve:
             connection
             for served in self._served
             for connection in served.server._state.connections
-            if connection.busy and link_under(connection._stream).client_has_gone
+            if connection.busy and link_under(connection._stream)._client_has_gone
         ]
 
 
@@ -189,7 +193,7 @@ async def open_servers(
     async with Background() as nursery:
         serve = Serve(nursery, network)
         yield serve
-        await serve.check_handlers(patience)
+        await serve._check_handlers(patience)
 
 
 @asynccontextmanager

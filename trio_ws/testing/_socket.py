@@ -98,10 +98,10 @@ class Switchboard:
         self._find(to)
         if link is None:
             link = self._make_link(len(self.links))
-        link.take_into_use()
+        link._take_into_use()
         self.links.append(link)
-        await link.to_server.pass_through()
-        await link.to_client.pass_through()
+        await link.to_server._pass_through()
+        await link.to_client._pass_through()
         listener = self._find(to)
         server = MemorySocket(self)
         client.plug(link, link.to_client, link.to_server, to)
@@ -233,9 +233,9 @@ class MemorySocket(trio.socket.SocketType):
             raise trio.BusyResourceError("another task is receiving from this socket")
         self._receiving = True
         try:
-            while not (incoming := self._live(self._incoming)).readable:
-                await incoming.wait_readable()
-            data = incoming.take(most)
+            while not (incoming := self._live(self._incoming))._readable:
+                await incoming._wait_readable()
+            data = incoming._take(most)
         finally:
             self._receiving = False
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -244,9 +244,9 @@ class MemorySocket(trio.socket.SocketType):
     async def send(self, data: Any, flags: int = 0, /) -> int:
         await self._wait_for_room(at_once=not data)
         outgoing = self._live(self._outgoing)
-        taken = bytes(memoryview(data)[: int(min(outgoing.room, len(data)))])
+        taken = bytes(memoryview(data)[: int(min(outgoing._room, len(data)))])
         if taken:
-            outgoing.put(taken)
+            outgoing._put(taken)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return len(taken)
 
@@ -260,8 +260,8 @@ class MemorySocket(trio.socket.SocketType):
             raise trio.BusyResourceError("another task is sending to this socket")
         self._sending = True
         try:
-            while not (outgoing := self._live(self._outgoing)).room and not at_once:
-                await outgoing.wait_writable()
+            while not (outgoing := self._live(self._outgoing))._room and not at_once:
+                await outgoing._wait_writable()
         finally:
             self._sending = False
 
@@ -289,7 +289,7 @@ class MemorySocket(trio.socket.SocketType):
         if not self._shut:
             self._shut = True
             assert self._outgoing is not None
-            self._outgoing.put_end()
+            self._outgoing._put_end()
 
     def close(self) -> None:
         if self.closed:
@@ -308,12 +308,12 @@ class MemorySocket(trio.socket.SocketType):
     def _hang_up(self) -> None:
         assert self._incoming is not None
         assert self._outgoing is not None
-        if self._abortive or self._incoming.unread:
-            self._outgoing.put_reset()
+        if self._abortive or self._incoming._unread:
+            self._outgoing._put_reset()
         else:
             self._end_sending()
-        self._incoming.stop_reading()
-        self._outgoing.wake()
+        self._incoming._stop_reading()
+        self._outgoing._wake()
 
 
 def _error(number: int, message: str | None = None) -> OSError:
