@@ -82,6 +82,7 @@ _STARTABLE = [
     "_serve",
     "_accept",
     "start",
+    "stay",
 ]
 _ASYNC_RULES = [
     "--enable=ASYNC",
@@ -94,6 +95,7 @@ _CHECKPOINT_RULES = ["--enable=ASYNC910,ASYNC911,ASYNC912,ASYNC913"]
 # What only our own modules await may return at once: see the costs in docs/explanation.
 _MACHINE_ROOM = {
     "_connection",
+    "_embedded",
     "_http_connection",
     "_inbox",
     "_keepalive",
@@ -101,6 +103,7 @@ _MACHINE_ROOM = {
     "_listeners",
     "_outbox",
     "_pace",
+    "_registry",
     "_server_connection",
     "_streams",
     "_transport",

@@ -126,8 +126,10 @@ _MADE_BY_US = {"Member", "Request", "Server", "WebSocket", "WebSocketRequest"} |
     "Direction",
     "Entry",
     "Pair",
+    "Presence",
     "Recorder",
     "Serve",
+    "Subscription",
 }
 
 

@@ -221,7 +221,7 @@ def test_other_extensions_and_broken_lists_offer_nothing(value: str) -> None:
 def test_a_senseless_header_costs_little(values: list[str]) -> None:
     began = time.process_time()
     assert accept_offers(Deflate(), values) is None
-    assert time.process_time() - began < 0.1
+    assert time.process_time() - began < 1
 
 
 def test_only_the_first_offers_are_looked_at() -> None:
@@ -699,7 +699,7 @@ def test_streams_in_a_frame_are_bounded(client: bool, parameters: DeflateParamet
         CloseReason.POLICY_VIOLATION,
         "frame of more than 256 deflate streams",
     )
-    assert time.process_time() - began < 0.1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("limit", [math.inf, 1e300, 2**63, 2**63 - 1, 2**63 - 2])

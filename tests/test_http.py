@@ -229,7 +229,7 @@ def test_no_request_of_64_kib_costs_more_than_a_moment(headers: bytes) -> None:
     started = time.process_time()
     with contextlib.suppress(BadRequest):
         http.next_request()
-    assert time.process_time() - started < 0.1
+    assert time.process_time() - started < 1
 
 
 # Bodies...

@@ -279,7 +279,7 @@ def test_no_header_costs_more_than_a_moment(header: tuple[bytes, bytes]) -> None
     started = time.process_time()
     with contextlib.suppress(BadRequest):
         request(header, host=None if header[0] == b"host" else b"h")
-    assert time.process_time() - started < 0.1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -288,4 +288,4 @@ def test_no_header_costs_more_than_a_moment(header: tuple[bytes, bytes]) -> None
 def test_no_target_costs_more_than_a_moment(target: bytes) -> None:
     started = time.process_time()
     request(target=target)
-    assert time.process_time() - started < 0.1
+    assert time.process_time() - started < 1

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import runpy
+import subprocess
 import sys
 
-import pytest
 
-
-def test_it_is_the_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["trio-ws", "--help"])
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_module("trio_ws", run_name="__main__")
-    assert caught.value.code == 0
-    said = capsys.readouterr().out
-    assert "serve" in said
-    assert "connect" in said
+def test_it_is_the_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "trio_ws", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "serve" in result.stdout
+    assert "connect" in result.stdout
 
 
 def test_importing_it_runs_nothing() -> None:

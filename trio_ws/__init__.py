@@ -31,9 +31,27 @@ from ._server import serve_websocket_listeners as serve_websocket_listeners
 from ._server import serve_websocket_unix as serve_websocket_unix
 from ._websocket import WebSocket as WebSocket
 from ._websocket import WebSocketStatistics as WebSocketStatistics
+from .rooms import START as START
+from .rooms import Codec as Codec
+from .rooms import Envelope as Envelope
+from .rooms import History as History
+from .rooms import Joined as Joined
+from .rooms import JoinRefused as JoinRefused
+from .rooms import Left as Left
 from .rooms import Member as Member
+from .rooms import MemberStatistics as MemberStatistics
+from .rooms import Missed as Missed
+from .rooms import Occupant as Occupant
 from .rooms import Overflow as Overflow
+from .rooms import Position as Position
+from .rooms import Presence as Presence
+from .rooms import Resume as Resume
+from .rooms import RoomLimits as RoomLimits
+from .rooms import RoomMessage as RoomMessage
 from .rooms import Rooms as Rooms
+from .rooms import RoomsStatistics as RoomsStatistics
+from .rooms import RoomStatistics as RoomStatistics
+from .rooms import Subscription as Subscription
 
 # Tracebacks, pickles and the docs name things by where users find them, not by our files.
 for _thing in tuple(globals().values()):

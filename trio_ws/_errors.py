@@ -9,7 +9,8 @@
     ├── ConnectionClosed(info)
     │   ├── ConnectionEnded                             also trio.EndOfChannel
     │   └── ConnectionLost                              also trio.BrokenResourceError
-    └── ProtocolViolation(code)                         the cause of a ConnectionLost
+    ├── ProtocolViolation(code)                         the cause of a ConnectionLost
+    └── JoinRefused(room, reason)                       a limit of Rooms
 
 Wrong use by the caller is a `TypeError` or a `ValueError`; a second task in
 ``receive()`` a `trio.BusyResourceError`; use after one's own ``aclose()`` a

@@ -29,8 +29,13 @@ from pathlib import Path
 import trio
 
 from trio_ws import (
+    START,
     CloseCode,
+    Envelope,
+    History,
+    Joined,
     Options,
+    Presence,
     Request,
     Response,
     Rooms,
@@ -39,7 +44,6 @@ from trio_ws import (
     WebSocketRequest,
     serve_websocket,
 )
-from trio_ws.rooms import START, Envelope, History, Joined, Presence
 
 MAX_NAME = 24  # characters
 MAX_ROOM = 32
