@@ -8,8 +8,10 @@ import random
 import ssl
 import zlib
 from collections.abc import Iterator
+from functools import partial
 
 import trio
+from hostile import _wire as wire
 from hostile._lab import MIB
 from hostile._peer import connected
 from hostile._wire import (
@@ -239,8 +241,10 @@ BAD_UTF8 = [
 ]
 
 
-def violations() -> Iterator[tuple[str, bytes, int]]:
-    """Yield what RFC 6455 forbids a client, and the code of the answer."""
+def violations(*, client: bool) -> Iterator[tuple[str, bytes, int]]:
+    """Yield what RFC 6455 forbids a client, or a server, and the code of the answer."""
+    frame = partial(wire.frame, masked=client)
+    close = partial(wire.close, masked=client)
     for rsv in (1, 2, 3, 4, 5, 6, 7):
         for opcode in (TEXT, BINARY, PING, PONG, CLOSE):
             payload = b"\x03\xe8" if opcode == CLOSE else b"x"
@@ -249,7 +253,8 @@ def violations() -> Iterator[tuple[str, bytes, int]]:
         yield f"opcode {opcode}", frame(opcode, b"x"), 1002
         yield f"opcode {opcode} as a fragment", frame(opcode, b"x", fin=False), 1002
     for opcode in (TEXT, BINARY, PING, PONG):
-        yield f"unmasked {opcode}", frame(opcode, b"x", masked=False), 1002
+        kind = "unmasked" if client else "masked"
+        yield f"{kind} {opcode}", wire.frame(opcode, b"x", masked=not client), 1002
     for opcode in (PING, PONG, CLOSE):
         yield f"fragmented {opcode}", frame(opcode, b"\x03\xe8", fin=False), 1002
     yield "a continuation of nothing", frame(CONTINUATION, b"x"), 1002
@@ -273,7 +278,7 @@ def violations() -> Iterator[tuple[str, bytes, int]]:
     yield "half a character at the end", begun + frame(CONTINUATION, b"\xe2\x82"), 1007
 
 
-VIOLATIONS = list(violations())
+VIOLATIONS = list(violations(client=True))
 # Manners of ending...
 
 

@@ -130,9 +130,9 @@ class ServerUnderAttack(Program):
                 if all(now[key] <= value for key, value in wanted.items()):
                     return
                 await trio.sleep(0.05)
-        raise AssertionError(
-            f"left behind: { {key: now.get(key) for key in wanted} }, not {wanted}"
-        )
+        found = {key: now.get(key) for key in wanted}
+        stacks = json.dumps(await self.ask("stacks"), indent=2)
+        raise AssertionError(f"left behind: {found}, not {wanted}: {stacks}")
 
 
 @attrs.frozen

@@ -19,7 +19,8 @@ import resource
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -249,6 +250,9 @@ async def obey(server: Server, scope: trio.CancelScope, stopped: trio.Event) -> 
         *lines, pending = (pending + data).split(b"\n")
         for line in lines:
             started = time.monotonic()
+            if line == b"stacks":
+                answer(dict(Counter(map(stack, all_tasks()))))
+                continue
             if line == b"cpu":
                 answer({"cpu": time.process_time()})
                 continue
@@ -278,6 +282,26 @@ def report(server: Server, passes: Passes) -> dict[str, Any]:
     }
     passes.restart()
     return result
+
+
+def all_tasks() -> Iterator[trio.lowlevel.Task]:
+    """Yield every task."""
+    waiting = [trio.lowlevel.current_root_task()]
+    while waiting:
+        task = waiting.pop()
+        assert task is not None
+        yield task
+        for nursery in task.child_nurseries:
+            waiting += nursery.child_tasks
+
+
+def stack(task: trio.lowlevel.Task) -> str:
+    """Return where a task is, innermost first."""
+    try:
+        frames = [frame for frame, _ in task.iter_await_frames()]
+    except TypeError:
+        frames = []
+    return " < ".join(f"{each.f_code.co_name}:{each.f_lineno}" for each in reversed(frames))
 
 
 def answer(result: dict[str, Any]) -> None:

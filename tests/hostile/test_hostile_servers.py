@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import attrs
+import pytest
 import trio
-from hostile._lab import FULL, HERE, MIB, Program, check_log, peak, start_peak
+from hostile._attacks import violations
+from hostile._lab import FULL, HERE, MIB, Program, check_log, peak, scaled, start_peak
 from hostile._peer import Peer
 from hostile._wire import (
     BINARY,
@@ -27,7 +29,7 @@ from hostile._wire import (
     header,
 )
 
-from trio_ws import open_websocket
+from trio_ws import ConnectionLost, HandshakeError, HandshakeTimeout, Options, open_websocket
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -111,6 +113,22 @@ def says(data: bytes | Callable[[bytes], bytes], *, wait: bool = True) -> Behavi
 def opens(data: bytes, *headers: bytes, wait: bool = True) -> Behaviour:
     """Switch to WebSocket, with bytes right behind it."""
     return says(lambda head: answer(head, *headers) + data, wait=wait)
+
+
+def says_at_once(data: bytes) -> Behaviour:
+    """Send bytes without having been asked, then wait for the end."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.try_to_send(data)
+        while await peer.read():
+            pass
+
+    return behave
+
+
+async def hang_up(peer: Peer) -> None:
+    """Read a little, and end TCP."""
+    await peer.read()
 
 
 # Before the handshake is over...
@@ -325,6 +343,124 @@ def fits(each: Kind, result: dict) -> bool:
     if "ConnectionEnded" in each.errors:
         fine = fine or error is None
     return fine and (each.code is None or result.get("code") == each.code)
+
+
+async def with_server(behave: Behaviour, use: Callable[[int], Awaitable[None]]) -> None:
+    """Serve hostile for as long as our client is in use."""
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, partial(serve_hostile, behave), 0, host="127.0.0.1")
+        listeners = await nursery.start(serve)
+        await use(listeners[0].socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+
+
+# Violations...
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "with deflate"])
+async def test_our_client_tells_each_violation_by_its_code(compressed):
+    wrong: dict[str, object] = {}
+    mark = "this must never come"
+
+    async def attack(name: str, data: bytes, code: int) -> None:
+        if compressed and name.startswith("reserved bits 4 on ") and name[-1] in "12":
+            return  # a bit that was agreed on
+        said: list[Frame] = []
+
+        async def behave(peer: Peer) -> None:
+            head = await read_request(peer)
+            opening = answer(head, DEFLATE) if compressed else answer(head)
+            await peer.send(opening + data + unmasked(TEXT, mark.encode()))
+            said.extend(await peer.frames())
+
+        async def use(port: int) -> None:
+            lost, received = await receive_until_lost(port)
+            if lost != code or mark in received:
+                wrong[name] = lost, received
+
+        await with_server(behave, use)
+        if not said or said[-1].opcode != CLOSE or said[-1].code != code:
+            wrong.setdefault(name, said)
+
+    async with trio.open_nursery() as nursery:
+        for name, data, code in violations(client=False):
+            nursery.start_soon(attack, name, data, code)
+    assert wrong == {}
+
+
+async def receive_until_lost(port: int) -> tuple[int | None, list[str | bytes]]:
+    received: list[str | bytes] = []
+    try:
+        with trio.fail_after(20):
+            async with open_websocket(f"ws://127.0.0.1:{port}") as ws:
+                async for message in ws:
+                    received.append(message)  # noqa: PERF401  # up to the error
+    except ConnectionLost as error:
+        return error.code, received
+    return None, received
+
+
+async def test_frames_right_behind_the_101_are_all_received_and_answered():
+    behind = (
+        unmasked(TEXT, b"one")
+        + unmasked(PING, b"two")
+        + unmasked(TEXT, b"thr", fin=False)
+        + unmasked(PING, b"four")
+        + unmasked(CONTINUATION, b"ee")
+        + close(1000, b"five", masked=False)
+    )
+    said: list[Frame] = []
+
+    async def behave(peer: Peer) -> None:
+        await peer.send(answer(await read_request(peer)) + behind)
+        while (each := await peer.next_frame()) is not None and each.opcode != CLOSE:
+            said.append(each)
+        assert each is not None
+        assert each.code == 1000
+
+    async def use(port: int) -> None:
+        async with open_websocket(f"ws://127.0.0.1:{port}") as ws:
+            assert [message async for message in ws] == ["one", "three"]
+            assert ws.close_info is not None
+            assert (ws.close_info.reason, ws.close_info.clean) == ("five", True)
+
+    for _ in range(scaled(100, 20)):
+        said.clear()
+        await with_server(behave, use)
+        assert [(each.opcode, each.payload) for each in said] == [(PONG, b"two"), (PONG, b"four")]
+
+
+# TLS...
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [
+        (hang_up, HandshakeError),
+        (says_at_once(b""), HandshakeTimeout),
+        (says_at_once(os.urandom(1000)), HandshakeError),
+        (says_at_once(b"HTTP/1.1 400 Bad Request\r\n\r\n"), HandshakeError),
+        (says_at_once(b"\x15\x03\x03\x00\x02\x02\x28"), HandshakeError),
+        (says_at_once(b"\x16\x03\x03\x40\x00" + bytes(100)), HandshakeTimeout),
+    ],
+    ids=["EOF", "silence", "random bytes", "HTTP", "an alert", "half a record"],
+)
+async def test_our_client_meets_broken_tls(behaviour, error):
+    async def use(port: int) -> None:
+        options = Options(handshake_timeout=1)
+        with pytest.raises(error):
+            async with open_websocket(f"wss://127.0.0.1:{port}", options=options):
+                pass
+
+    with trio.fail_after(5):
+        await with_server(behaviour, use)
+
+
+async def test_our_client_trusts_no_stranger(serve, certificate):
+    async with serve(certificate=certificate) as server:
+        with pytest.raises(HandshakeError, match="certificate"):
+            async with open_websocket(f"wss://127.0.0.1:{server.port}"):
+                pass
 
 
 # Masks...
