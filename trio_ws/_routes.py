@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
+import trio
 
 from ._http_response import Response, upgrade_required
 from ._request import Request, WebSocketRequest
@@ -125,6 +126,7 @@ class Routes:
 
     async def respond(self, request: Request) -> Response:
         """Answer a request for a page: 404, 405, or 426 where only a WebSocket is."""
+        await trio.lowlevel.checkpoint()
         found = self._find_page(request.path)
         if found is None:
             if self._find_websocket(request.path) is not None:
