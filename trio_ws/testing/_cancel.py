@@ -139,7 +139,7 @@ class Attempt(AbstractContextManager["Attempt"]):
     def __init__(self, phase: Phase, step: int) -> None:
         self.phase: Phase = phase
         self.step = step
-        self.over = False
+        self.over: bool = False
         """Whether the block was left."""
         self._where: list[str] = []
         self._fired = False
