@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from trio_ws import ConnectionRejected, Request, Response, Routes, WebSocketRequest
+from trio_ws._routes import _compile
 from trio_ws.testing import Connect, MemoryNetwork, open_server
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -106,6 +108,13 @@ def socket(routes: Routes, pattern: str, text: str | None = None) -> None:
         ("/files/{rest:path}", "/files/a%0Ab", {"rest": "a\nb"}),
         ("/files/{rest:path}/edit", "/files/a/b/edit", {"rest": "a/b"}),
         ("/{größe}", "/7", {"größe": "7"}),
+        ("/{name}.{kind}", "/a.tar.gz", {"name": "a.tar", "kind": "gz"}),
+        ("/{name}.{kind}", "/a.b.", {"name": "a", "kind": "b."}),
+        ("/{a}-{n:int}", "/1-2-3", {"a": "1-2", "n": 3}),
+        ("/{n:int}0", "/100", {"n": 10}),
+        ("/{w:int}x{h:int}.png", "/80x60.png", {"w": 80, "h": 60}),
+        ("/{rest:path}-{name}", "/a-b/c-d-e", {"rest": "a-b/c-d", "name": "e"}),
+        ("/{rest:path}/{name}.txt", "/a/b.txt/c.txt", {"rest": "a/b.txt", "name": "c"}),
         ("/a.b+c", "/a.b+c", {}),
     ],
 )
@@ -169,6 +178,8 @@ async def test_other_paths_are_404(pattern: str, path: str, autojump_clock: Mock
         ("/{n: int}", "' int' in .* is no kind"),
         ("/{a", "a brace in '/{a' has no partner"),
         ("/a}", "a brace in '/a}' has no partner"),
+        ("/{a}{b}", "two parameters in '/{a}{b}' touch"),
+        ("/{n:int}{rest:path}/x", "touch: where would one of them end"),
     ],
 )
 def test_a_pattern_that_is_none_is_refused(pattern: str, words: str) -> None:
@@ -176,6 +187,31 @@ def test_a_pattern_that_is_none_is_refused(pattern: str, words: str) -> None:
     for register in (routes.get, routes.websocket):
         with pytest.raises(ValueError, match=words):
             register(pattern)
+
+
+@pytest.mark.parametrize("pattern", [None, b"/", Routes()])
+def test_what_is_no_pattern_at_all_is_refused(pattern: Any) -> None:
+    """Above all the handler itself, of a decorator without a pattern."""
+    with pytest.raises(TypeError, match=r'a pattern is a str, as in @routes.get\("/"\)'):
+        Routes().get(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("/{a}-{b}", "/" + "-" * 16_000 + "/"),
+        ("/{a}-{b}-{c}-{d}", "/" + "-" * 16_000 + "/"),
+        ("/{a}.{b}/{c}.{d}/x", "/" + "." * 8_000 + "/" + "." * 8_000 + "/y"),
+        ("/{a:path}/x/{b:path}/y", "/x" * 8_000),
+        ("/{a:path}-{b}-{c:path}/y", "/" + "-/" * 8_000),
+    ],
+)
+def test_no_path_takes_long_to_be_compared(pattern: str, path: str) -> None:
+    """A request's head may have 16 KiB. Parameters that give back what they took: 1 s and more."""
+    compiled = _compile(pattern)
+    began = time.thread_time()
+    assert compiled.match(path) is None
+    assert time.thread_time() - began < 0.1
 
 
 @pytest.mark.parametrize("pattern", ["/{{a}}", "/}{a}", "/{a{b}", "/{a}/{b", "/{{/{a}"])

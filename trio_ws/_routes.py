@@ -24,10 +24,11 @@ PageFunction: TypeAlias = Callable[..., Awaitable[Response]]
 _WebSocketHandler = TypeVar("_WebSocketHandler", bound=WebSocketHandler)
 _PageFunction = TypeVar("_PageFunction", bound=PageFunction)
 
-_CONVERTERS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
-    "str": (r"[^/]+", str),
-    "int": (r"[0-9]{1,18}", int),  # what 64 bits hold
-    "path": (r".+", str),
+_CONVERTERS: Final[dict[str, tuple[str, str, Callable[[str], object]]]] = {
+    # What each character may be, how many there may be, and what becomes of them.
+    "str": (r"[^/]", "+", str),
+    "int": (r"[0-9]", "{1,18}", int),  # what 64 bits hold
+    "path": (r".", "+", str),
 }
 _PARAMETER: Final = re.compile(r"\{([^{}]*)\}")
 _METHOD_NOT_ALLOWED: Final = Response(
@@ -60,8 +61,8 @@ class Routes:
     """Handlers by path: a plain value, to be served or included in another one.
 
     Paths are compared after percent-decoding, in the order in which they were added.
-    ``{name}`` is a segment, ``{name:int}`` a number, ``{name:path}`` all that follows;
-    they arrive as keyword arguments.
+    ``{name}`` is a segment or a part of one, ``{name:int}`` a number, ``{name:path}`` all
+    that follows; each takes as much as it can. They arrive as keyword arguments.
     """
 
     def __init__(self) -> None:
@@ -192,29 +193,43 @@ class _Inclusion:
 
 
 def _compile(pattern: str) -> _Pattern:
+    """Make a pattern that is compared in linear time, whatever a client sends.
+
+    Each parameter takes as much as what stands behind it lets it, and gives nothing back
+    later on (an atomic group). So two of them cannot fight over a path of 16 KiB.
+    """
+    if not isinstance(pattern, str):
+        raise TypeError(
+            f'a pattern is a str, as in @routes.get("/"), not {type(pattern).__name__}'
+        )
     if not pattern.startswith("/"):
         raise ValueError(f"the pattern {pattern!r} does not begin with a slash")
     converters: dict[str, Callable[[str], object]] = {}
 
-    def replace(found: re.Match[str]) -> str:
-        name, _, kind = found[1].partition(":")
+    def check(text: str) -> tuple[str, str, str]:
+        name, _, kind = text.partition(":")
         if not name.isidentifier() or name in converters or name == "request":
             raise ValueError(f"{name!r} in {pattern!r} cannot be the name of a parameter")
         if (kind or "str") not in _CONVERTERS:
             known = ", ".join(_CONVERTERS)
             raise ValueError(f"{kind!r} in {pattern!r} is no kind of parameter: use {known}")
-        expression, converters[name] = _CONVERTERS[kind or "str"]
-        return f"(?P<{name}>{expression})"
+        character, count, converters[name] = _CONVERTERS[kind or "str"]
+        return name, character, count
 
     if {"{", "}"} & set(_PARAMETER.sub("", pattern)):
         raise ValueError(f"a brace in {pattern!r} has no partner")
-    parts: list[str] = []
-    end = 0
-    for found in _PARAMETER.finditer(pattern):
-        parts += [re.escape(pattern[end : found.start()]), replace(found)]
-        end = found.end()
-    parts.append(re.escape(pattern[end:]))
-    return _Pattern(re.compile("".join(parts), re.DOTALL), converters)
+    # Words and parameters in turn: they begin and end with a word, which may be empty.
+    first, *others = _PARAMETER.split(pattern)
+    parameters = [check(text) for text in others[::2]]
+    words = others[1::2]
+    if "" in words[:-1]:
+        raise ValueError(f"two parameters in {pattern!r} touch: where would one of them end?")
+    expression = re.escape(first)
+    for index, ((name, character, count), word) in enumerate(zip(parameters, words, strict=True)):
+        following = parameters[index + 1 : index + 2]
+        ahead = f"(?={following[0][1]})" if following else ""
+        expression += f"(?>(?P<{name}>{character}{count}){re.escape(word)}{ahead})"
+    return _Pattern(re.compile(expression, re.DOTALL), converters)
 
 
 def _check_prefix(prefix: str) -> str:
