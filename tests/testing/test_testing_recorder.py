@@ -127,7 +127,7 @@ async def test_a_frame_has_arrived_when_all_of_it_has(autojump_clock) -> None:
 
 async def test_http_that_becomes_no_websocket_is_told_too(autojump_clock) -> None:
     async def refuse(request) -> None:
-        await request.reject(404, body="not here")
+        await request.reject(404, body="Not here")
 
     async with open_server(refuse) as connect:
         with pytest.raises(Exception, match="404"):
@@ -149,7 +149,9 @@ async def test_tls_is_only_counted(autojump_clock) -> None:
 async def test_frames_may_come_without_a_handshake(autojump_clock) -> None:
     recorder = Recorder()
     recorder._note_sent("server", b"\xc1\x01a")
+    recorder._note_sent("client", b"A\x01a")
     assert recorder.frames("server") == [Frame(1, b"a", rsv=4)]
+    assert recorder.frames("client") == [Frame(1, b"a", rsv=4, fin=False)]
 
 
 async def test_the_oldest_is_forgotten_first(autojump_clock) -> None:

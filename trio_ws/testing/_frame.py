@@ -165,8 +165,6 @@ class FrameReader:
     def __init__(self) -> None:
         self._unread = bytearray()
         self._wanted = 2  # bytes that are needed to get on
-        self.masked: bool | None = None
-        """Whether the last frame was masked."""
 
     @property
     def unread(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import Final, Literal, TypeAlias
@@ -18,6 +19,7 @@ MAX_BYTES: Final = 1024 * 1024
 """Bytes that are remembered of a link: the newest. Enough for a test that one can read."""
 
 _TLS_HANDSHAKE: Final = 0x16  # the first byte of such a record (RFC 8446, section 5.1)
+_HTTP_HEAD: Final = re.compile(rb"HTTP/1|[A-Z]{3,10} [/*h]")  # RFC 9112, sections 3 and 4
 _WIDTH: Final = 50  # of a diagram: with the times it fits into 80 columns
 
 recent: Final[deque[Recorder]] = deque(maxlen=8)
@@ -165,7 +167,7 @@ class _Stream:
         """Yield what has come to its end, its size, and where in the stream it ends."""
         self.total += len(data)
         if self._mode == "new":
-            self._mode = _guess_mode(data[0])
+            self._mode = _guess_mode(data)
         if self._mode == "tls":
             yield f"TLS: {len(data)} bytes", len(data), self.total
         elif self._mode == "http":
@@ -174,7 +176,7 @@ class _Stream:
             yield from self._feed_frames(data)
 
     def _feed_http(self, data: bytes) -> Iterator[tuple[Frame | str, int, int]]:
-        if not (self._head or data[:1].isupper()):
+        if not (self._head or _HTTP_HEAD.match(data)):
             yield f"{len(data)} bytes", len(data), self.total
             return
         head, end, rest = (self._head + data).partition(b"\r\n\r\n")
@@ -198,10 +200,10 @@ class _Stream:
             yield frame, size, end
 
 
-def _guess_mode(first_byte: int) -> Literal["tls", "http", "frames"]:
-    if first_byte == _TLS_HANDSHAKE:
+def _guess_mode(data: bytes) -> Literal["tls", "http", "frames"]:
+    if data[0] == _TLS_HANDSHAKE:
         return "tls"
-    return "http" if chr(first_byte).isupper() and first_byte < 0x80 else "frames"
+    return "http" if _HTTP_HEAD.match(data) else "frames"
 
 
 def _draw(entry: Entry) -> str:
