@@ -104,11 +104,12 @@ class ConnectionRecipient(BaseRecipient):
         self, registry: Registry, terms: Terms, ws: WebSocket, name: str | None, meta: Any
     ) -> None:
         super().__init__(registry, terms)
-        self.names |= {ws.id} if name is None else {ws.id, name}
-        self.connection_id = ws.id
-        self.occupant = Occupant(self.id, meta)
-        self.request = ws.request
-        self.member = Member(self, ws, meta)
+        more = {ws.id} if name is None else {ws.id, name}
+        self.names: frozenset[str] = self.names | more
+        self.connection_id: str | None = ws.id
+        self.occupant: Occupant | None = Occupant(self.id, meta)
+        self.request: Any = ws.request
+        self.member: Member = Member(self, ws, meta)
         """Its face; gone once it is over."""
         self._connection = ws._connection
         self._outbox = self._connection.outbox

@@ -85,7 +85,7 @@ class Delivery:
     """What became of a publication in this process."""
 
     def __init__(self, *, waits: bool) -> None:
-        self.taken = 0
+        self.taken: int = 0
         """How many members and subscriptions took the message."""
         self.waits = waits
         """Whether its publisher is willing to wait for members with `Overflow.WAIT`."""
@@ -130,11 +130,11 @@ class Queue:
         self._first_gap: Gap | None = None  # comes before what is in the channel
         self._last_gap: Gap | None = None  # if it is the last thing in the channel
         self._line: list[Ticket] = []
-        self.length = 0
+        self.length: int = 0
         """Messages that wait."""
-        self.size = 0
+        self.size: int = 0
         """Bytes of these."""
-        self.missed = 0
+        self.missed: int = 0
         """Messages that were dropped."""
 
     # The publishers' side...

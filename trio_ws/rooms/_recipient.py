@@ -23,11 +23,11 @@ class BaseRecipient(ABC):
     request: Any = None
 
     def __init__(self, registry: Registry, terms: Terms) -> None:
-        self.id = secrets.token_hex(8)
-        self.names = frozenset({self.id})
-        self.patient = terms.overflow is Overflow.WAIT
+        self.id: str = secrets.token_hex(8)
+        self.names: frozenset[str] = frozenset({self.id})
+        self.patient: bool = terms.overflow is Overflow.WAIT
         self.places: dict[str, Place] = {}
-        self.over = False
+        self.over: bool = False
         """Whether it will never be in a room again."""
         self._registry = registry
         self._transform = terms.transform

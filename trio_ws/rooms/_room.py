@@ -72,7 +72,7 @@ class Room:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.counters = Counters()
+        self.counters: Counters = Counters()
         self.patient: dict[Recipient, None] = {}
         """Recipients that publishers wait for."""
         self.watchers: dict[object, Callable[[Joined | Left], None]] = {}
@@ -81,8 +81,8 @@ class Room:
         """How many need the room: recipients, watchers, and those about to be either."""
         self.open = False
         """Whether the broker delivers."""
-        self.opening = trio.Lock()
-        self.members = 0
+        self.opening: trio.Lock = trio.Lock()
+        self.members: int = 0
         """Recipients that are connections."""
         self._recipients: dict[Recipient, None] = {}
         self._lineup: tuple[Recipient, ...] | None = ()
