@@ -164,6 +164,11 @@ kind("a redirect to nonsense", "ConnectionRejected", "HandshakeError", "ValueErr
 )
 
 
+kind("a redirect to itself", "ConnectionRejected", "HandshakeError")(
+    says(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")
+)
+
+
 @kind("a reset", "HandshakeError", "OSError")  # it may come before the connection is made
 async def reset_at_once(peer: Peer) -> None:
     peer.reset()
