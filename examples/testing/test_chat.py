@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mended_chat as chat
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_ws import Options
 from trio_ws.testing import Link, Serve, cancellations, open_pair
@@ -15,6 +15,7 @@ async def test_no_message_is_lost_wherever_it_is_cancelled(autojump_clock: MockC
         chat.history.clear()
         async with open_pair() as (client, server):
             await client.send("hello")
+            await wait_all_tasks_blocked()  # it has arrived
             with attempt:
                 await chat.relay(server, "ann")
             if not chat.history:

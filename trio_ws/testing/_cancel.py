@@ -1,22 +1,32 @@
-"""Cancel a scenario at each of its steps, one after the other, and see what that breaks."""
+"""Cancel a scenario at each of its checkpoints, one after the other, and see what breaks.
+
+A checkpoint is known by the lines of code that lead to it, and by how often a run has been
+there before. Its number would not do: the scheduler takes turns by chance, so what is the
+third checkpoint in one run is the fourth in another, and would have been missed.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
 import trio
 
-from ._leaks import PATIENCE, Snapshot, settle, where
+from ._leaks import PATIENCE, Snapshot, frames_of, settle, where
 from ._recorder import recent
 
 MOST: Final = 1000
 """Runs of a sweep, if the caller does not say otherwise."""
+CONFIRMATIONS: Final = 3
+"""Runs in a row that must come to no checkpoint that was not cancelled yet."""
 
-Phase: TypeAlias = Literal["untouched", "waiting", "resumed"]
+Moment: TypeAlias = Literal["waiting", "resumed"]
+Place: TypeAlias = "tuple[Moment, tuple[tuple[CodeType, int], ...], int]"
+"""A moment, the code and lines from the task's function inwards, and the how manieth time."""
 
 
 async def cancel_everywhere(
@@ -28,11 +38,11 @@ async def cancel_everywhere(
 ) -> int:
     """Run a scenario again and again, each time cancelled a step later; return how often.
 
-    First it runs untouched. Then it is cancelled while it waits at its 1st, 2nd, ...
-    checkpoint, and then between what that brought and the next checkpoint: the moment at
-    which something has been received and would now be lost. The checkpoints of all tasks
-    that the scenario starts count. It ends with the first run that is through before its
-    turn has come.
+    First it runs untouched. Then it is cancelled before, at and after its 1st, 2nd, ...
+    checkpoint: while it waits there, and between what that brought and the next one, the
+    moment at which something has been received and would now be lost. The checkpoints of
+    all tasks that the scenario starts count. It ends when three runs in a row have come to
+    no checkpoint that was not cancelled yet.
 
     After each run ``check`` is called, an async function or a plain one: it raises if
     something is not as it should be. And nothing may be left: no task that the run has
@@ -92,6 +102,8 @@ class Cancellations:
         self._most = most
         self._patience = patience
         self._runs = 0
+        self._confirmed = 0
+        self._known: set[Place | None] = set()
         self._attempt: Attempt | None = None
         self._before: Snapshot | None = None
         self._recorders = tuple(recent)
@@ -103,25 +115,18 @@ class Cancellations:
         await trio.lowlevel.checkpoint()
         if self._attempt is not None:
             await self._check_left(self._attempt)
-        self._attempt = self._next(self._attempt)
-        if self._attempt is None:
+            confirms = self._runs > 1 and not self._attempt.fired
+            self._confirmed = self._confirmed + 1 if confirms else 0
+        if self._confirmed == CONFIRMATIONS:
             raise StopAsyncIteration
         if self._runs == self._most:
-            raise AssertionError(f"no end after {self._runs} runs; the next is {self._attempt}")
+            raise AssertionError(f"no end after {self._runs} runs; the last was {self._attempt}")
         self._runs += 1
         recent.clear()  # so that a report shows the run that has failed
         recent.extend(self._recorders)
         self._before = Snapshot.take()
+        self._attempt = Attempt(None if self._runs == 1 else self._known)
         return self._attempt
-
-    def _next(self, last: Attempt | None) -> Attempt | None:
-        if last is None:
-            return Attempt("untouched", 0)
-        if last.phase != "untouched" and last.fired:
-            return Attempt(last.phase, last.step + 1)
-        if last.phase == "untouched":
-            return Attempt("waiting", 1)
-        return Attempt("resumed", 0) if last.phase == "waiting" else None
 
     async def _check_left(self, attempt: Attempt) -> None:
         if not attempt.over:
@@ -136,14 +141,16 @@ class Cancellations:
 class Attempt(AbstractContextManager["Attempt"]):
     """One run of a sweep: ``with attempt`` goes around what is to be cancelled."""
 
-    def __init__(self, phase: Phase, step: int) -> None:
-        self.phase: Phase = phase
-        self.step = step
+    def __init__(self, known: set[Place | None] | None) -> None:
         self.over: bool = False
         """Whether the block was left."""
+        self._known = known  # the places of former runs; None: do not cancel this one
+        self._when = "not cancelled"
         self._where: list[str] = []
         self._fired = False
-        self._seen = 0
+        self._visits: Counter[object] = Counter()
+        self._number = 0
+        self._numbers: dict[trio.lowlevel.Task, int] = {}  # of the last checkpoint of each task
         self._steps: _Steps | None = None
         self._scope = trio.CancelScope()
 
@@ -158,14 +165,7 @@ class Attempt(AbstractContextManager["Attempt"]):
         return self._scope.cancelled_caught
 
     def __str__(self) -> str:
-        if self.phase == "untouched":
-            when = "not cancelled at all"
-        elif self.phase == "waiting":
-            when = f"cancelled while waiting at checkpoint {self.step}"
-        else:
-            when = f"cancelled after checkpoint {self.step} has let it go on"
-            when = when if self.step else "cancelled before the first checkpoint"
-        return "\n    ".join([when, *self._where])
+        return "\n    ".join([self._when, *self._where])
 
     def __repr__(self) -> str:
         return f"<Attempt: {self}>"
@@ -174,8 +174,8 @@ class Attempt(AbstractContextManager["Attempt"]):
         self._steps = _Steps(self)
         trio.lowlevel.add_instrument(self._steps)
         self._scope.__enter__()
-        if (self.phase, self.step) == ("resumed", 0):
-            self._fire()
+        if self._known is not None and None not in self._known:
+            self._fire(None, "cancelled before the first checkpoint")
         return self
 
     def __exit__(
@@ -203,16 +203,29 @@ class Attempt(AbstractContextManager["Attempt"]):
     def _explain(self, exc: BaseException) -> None:
         exc.add_note(f"This run was {self}")
 
-    def _count(self, task: trio.lowlevel.Task) -> None:
-        if not self._fired:
-            self._seen += 1
-            if self._seen == self.step:
-                self._where = where(task, inside=__name__)
-                self._fire()
+    def _reach(self, moment: Moment, task: trio.lowlevel.Task) -> None:
+        """A task has come to a checkpoint, or is about to go on."""
+        if moment == "waiting":
+            self._number += 1
+            self._numbers[task] = self._number
+        if self._fired or self._known is None:
+            return
+        way = tuple((frame.f_code, line) for frame, line in frames_of(task))
+        self._visits[moment, way] += 1
+        place = (moment, way, self._visits[moment, way])
+        if place not in self._known:
+            number = self._numbers.get(task)
+            when = "while waiting at" if moment == "waiting" else "right after"
+            self._where = where(task, inside=__name__)
+            told = f"{when} checkpoint {number}" if number else "before a task began"
+            self._fire(place, f"cancelled {told}")
 
-    def _fire(self) -> None:
+    def _fire(self, place: Place | None, when: str) -> None:
+        assert self._known is not None
+        self._known.add(place)
+        self._when = when
         self._fired = True
-        self._scope.cancel(reason=f"cancel_everywhere: checkpoint {self.step}")
+        self._scope.cancel(reason=f"cancel_everywhere: {when}")
 
 
 class _Steps(trio.abc.Instrument):
@@ -231,9 +244,9 @@ class _Steps(trio.abc.Instrument):
         self._tasks.discard(task)  # its last step does not end at a checkpoint
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._attempt.phase == "waiting" and task in self._tasks:
-            self._attempt._count(task)
+        if task in self._tasks:
+            self._attempt._reach("waiting", task)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self._attempt.phase == "resumed" and task in self._tasks:
-            self._attempt._count(task)
+        if task in self._tasks:
+            self._attempt._reach("resumed", task)

@@ -73,7 +73,7 @@ def where(task: trio.lowlevel.Task, *, inside: str | None = None) -> list[str]:
     ``inside``: only those within a module.
     """
     lines: list[str] = []
-    for frame, number in _frames(task):
+    for frame, number in frames_of(task):
         module = str(frame.f_globals.get("__name__"))
         if module == inside:
             lines.clear()
@@ -87,12 +87,13 @@ def where(task: trio.lowlevel.Task, *, inside: str | None = None) -> list[str]:
 def task_with(thing: object) -> trio.lowlevel.Task | None:
     """Return the task that is in a method of ``thing``."""
     for task in _all_tasks():
-        if any(frame.f_locals.get("self") is thing for frame, _ in _frames(task)):
+        if any(frame.f_locals.get("self") is thing for frame, _ in frames_of(task)):
             return task
     return None
 
 
-def _frames(task: trio.lowlevel.Task) -> Iterator[tuple[FrameType, int]]:
+def frames_of(task: trio.lowlevel.Task) -> Iterator[tuple[FrameType, int]]:
+    """Yield what a task is in, from the outside in: frames and line numbers."""
     with contextlib.suppress(TypeError):  # something in between that awaits in its own way
         yield from task.iter_await_frames()
 
