@@ -16,7 +16,7 @@ import trio
 from multidict import CIMultiDictProxy, MultiDictProxy
 
 import trio_ws
-from trio_ws import CloseInfo, Options, Response, WebSocket, WebSocketRequest
+from trio_ws import CloseInfo, Options, Response, WebSocket, WebSocketRequest, testing
 
 # Server
 
@@ -206,3 +206,35 @@ async def use_rooms(ws: WebSocket) -> None:
         assert_type(await rooms.publish("lobby", "hello", exclude={member}), int)
         assert_type(rooms.members("lobby"), tuple[trio_ws.Member, ...])
     rooms.join("lobby")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# The testing kit
+
+
+async def use_kit(serve: testing.Serve, network: testing.MemoryNetwork) -> None:
+    connect = await serve(handler, tls=True, options=Options(ping_interval=None))
+    assert_type(connect, testing.Connect)
+    link = testing.Link(latency=0.1, chunk=(1, 9), buffer=None, seed="any")
+    async with connect("/chat", link=link) as ws, connect.raw(headers={"Origin": "null"}) as peer:
+        assert_type(ws, WebSocket)
+        await peer.send(b"\x81\x00", testing.Frame.close(1000))
+        assert_type(await peer.receive_frame(), testing.Frame | None)
+        await peer.send("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    link.to_client.bandwidth = 1000
+    link.to_client.bandwidth = link.to_client.buffer = None
+    link.to_client.chunk = 1
+    link.to_client.latency = None  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    async with testing.open_pair(link=testing.Link()) as (client, server):
+        assert_type(client, WebSocket)
+        assert_type(server, WebSocket)
+    async with testing.open_pair() as pair:
+        assert_type(pair.recorder.frames("client"), list[testing.Frame])
+        pair.recorder.frames("clients")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(network.listen("example.org", tls=True), trio.abc.Listener[Any])
+    network.listen(tls="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await testing.cancel_everywhere(trio.lowlevel.checkpoint, check=print), int)
+    async for attempt in testing.cancellations():
+        assert_type(attempt, testing.Attempt)
+        with attempt:
+            await trio.sleep(1)
+        assert_type(attempt.cancelled, bool)

@@ -33,10 +33,6 @@ BUFFER: Final = 64 * 1024
 """Bytes between two sockets by default, all buffers together: as on a small machine."""
 
 
-def _unlimited(value: float | None) -> float:
-    return math.inf if value is None else value
-
-
 def _at_least(least: float) -> Any:
     def check(_: object, field: attrs.Attribute[Any], value: float) -> None:
         if not value >= least:  # also refuses NaN
@@ -48,6 +44,10 @@ def _at_least(least: float) -> Any:
 def _above_zero(_: object, field: attrs.Attribute[Any], value: float) -> None:
     if not value > 0:
         raise ValueError(f"{field.name} is greater than 0, not {value!r}")
+
+
+def _or_none(check: Any) -> Any:
+    return attrs.validators.optional(check)
 
 
 def _check_chunk(_: object, __: object, value: int | tuple[int, int] | None) -> None:
@@ -65,7 +65,7 @@ def _settled(direction: Direction, field: attrs.Attribute[Any], value: Any) -> A
     return value
 
 
-_LIVE: Final = attrs.setters.pipe(attrs.setters.convert, attrs.setters.validate, _settled)
+_LIVE: Final = attrs.setters.pipe(attrs.setters.validate, _settled)
 
 
 @attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)
@@ -78,16 +78,16 @@ class Direction:
     """Seconds on the way."""
     jitter: float = attrs.field(default=0, validator=_at_least(0), on_setattr=_LIVE)
     """Up to so many seconds more, by chance; the order stays."""
-    bandwidth: float = attrs.field(
-        default=None, converter=_unlimited, validator=_above_zero, on_setattr=_LIVE
+    bandwidth: float | None = attrs.field(
+        default=None, validator=_or_none(_above_zero), on_setattr=_LIVE
     )
     """Bytes per second; `None`: no limit."""
     chunk: int | tuple[int, int] | None = attrs.field(
         default=None, validator=_check_chunk, on_setattr=_LIVE
     )
     """Bytes of one read at most: a number, or two to choose between by chance."""
-    buffer: float = attrs.field(
-        default=BUFFER, converter=_unlimited, validator=_at_least(0), on_setattr=_LIVE
+    buffer: float | None = attrs.field(
+        default=BUFFER, validator=_or_none(_at_least(0)), on_setattr=_LIVE
     )
     """Bytes that may be sent and not read before the sender has to wait: the buffers of both
     systems together, 64 KiB by default. 0: a full write buffer; nothing is taken any more.
@@ -162,7 +162,9 @@ class Direction:
     @property
     def _room(self) -> float:
         """Bytes that may be put now."""
-        return math.inf if self._deaf else max(self.buffer - self._size, 0)
+        if self._deaf or self.buffer is None:
+            return math.inf
+        return max(self.buffer - self._size, 0)
 
     def _put(self, data: bytes) -> None:
         """Send bytes."""
@@ -194,17 +196,23 @@ class Direction:
         self._settle()
         if not self._queue:
             self._free_at = max(self._free_at, trio.current_time())
-        if self.bandwidth == math.inf or not data:
+        if self.bandwidth is None or not data:
             self._queue.append(data)
         else:
             self._queue.extend(data[at : at + PACKET] for at in range(0, len(data), PACKET))
         self._settle()
         self._readers.unpark_all()
 
+    @property
+    def _next_leaves_at(self) -> float:
+        """When the first of the queue will have left."""
+        time = len(self._queue[0]) / self.bandwidth if self.bandwidth is not None else 0
+        return self._free_at + time
+
     def _settle(self) -> None:
         """Let leave what the bandwidth has let leave by now."""
         while self._queue:
-            left_at = self._free_at + len(self._queue[0]) / self.bandwidth
+            left_at = self._next_leaves_at
             if left_at > trio.current_time():
                 break
             self._free_at = left_at
@@ -276,7 +284,7 @@ class Direction:
         elif self._travelling:
             next_at = self._travelling[0][0]
         elif self._queue:
-            next_at = self._free_at + len(self._queue[0]) / self.bandwidth
+            next_at = self._next_leaves_at
         with trio.CancelScope(deadline=next_at):
             await self._readers.park()
 
