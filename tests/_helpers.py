@@ -1,4 +1,4 @@
-"""Connections in memory: streams that can be held up, a peer of literal bytes, cancellation."""
+"""Connections in memory: streams that can be held up, and a peer of literal bytes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import contextlib
 import math
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import trio
 import trio.testing
@@ -295,77 +293,7 @@ class _WsprotoDeflate(WsprotoDeflate):
         return result
 
 
-# Cancellation...
-
-
-def cancellations(most: int = 500) -> Iterator[Attempt]:
-    """Yield attempts at the same thing, each cancelled a step later than the one before.
-
-    ``with attempt:`` goes around what is to be cancelled, in one task. First come those
-    that are cancelled while they wait at their n-th checkpoint, then those that find
-    out at the next one. It ends when an attempt was through before its turn came.
-    """
-    for while_waiting in (True, False):
-        for step in range(1, most):
-            attempt = Attempt(step, while_waiting=while_waiting)
-            yield attempt
-            assert attempt.over, "the block was not entered"
-            if not attempt.fired:
-                break
-        else:
-            raise AssertionError("there is no end to it")
-
-
-class Attempt(AbstractContextManager["Attempt"], trio.abc.Instrument):
-    """A block that is cancelled at one of its steps."""
-
-    def __init__(self, step: int, *, while_waiting: bool) -> None:
-        self._step = step
-        self._while_waiting = while_waiting
-        self._steps = 0
-        self._scope = trio.CancelScope()
-        self.fired = False
-        self.over = False
-
-    def __repr__(self) -> str:
-        return f"<cancelled {'at' if self._while_waiting else 'after'} step {self._step}>"
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the block was left by the cancellation."""
-        return self._scope.cancelled_caught
-
-    def __enter__(self) -> Self:
-        self._task = trio.lowlevel.current_task()
-        trio.lowlevel.add_instrument(self)
-        self._scope.__enter__()
-        if not self._while_waiting and self._step == 1:
-            self._fire()
-        return self
-
-    def __exit__(
-        self,
-        etype: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        trio.lowlevel.remove_instrument(self)
-        self.over = True
-        return self._scope.__exit__(etype, exc, traceback)
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self._task:
-            self._steps += 1
-            if self._while_waiting and self._steps == self._step:
-                self._fire()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self._task and not self._while_waiting and self._steps == self._step - 1:
-            self._fire()
-
-    def _fire(self) -> None:
-        self.fired = True
-        self._scope.cancel()
+# Waiting...
 
 
 async def settle(*, until: Callable[[], bool] | None = None) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from _helpers import cancellations
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_ws._inbox import OVERHEAD, Inbox
 from trio_ws._messages import MessagePart
+from trio_ws.testing import cancellations
 
 if TYPE_CHECKING:
     from trio_ws._messages import Data
@@ -97,7 +97,7 @@ async def test_getting_is_a_checkpoint_and_what_it_cannot_return_it_leaves_there
 
 
 async def test_cancelling_a_consumer_at_any_step_loses_nothing() -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         consumer = Consumer(limit=10)
         got: list[Data] = []
 

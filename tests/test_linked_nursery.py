@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _helpers import RawPeer, cancellations
+from _helpers import RawPeer
 from _helpers import connect_raw as connect_to_peer
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
@@ -14,6 +14,7 @@ from trio_ws._errors import ConnectionClosed, ConnectionEnded, ConnectionLost
 from trio_ws._frames import TEXT
 from trio_ws._messages import CloseInfo
 from trio_ws._options import Options
+from trio_ws.testing import cancellations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -753,7 +754,7 @@ async def test_a_late_nursery_gets_no_more_than_the_grace(
 async def test_cancelling_it_at_any_step_leaves_nothing_behind(
     connect_raw: Connect, autojump_clock: MockClock
 ) -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         us, peer = connect_raw()
         got: list[Any] = []
         reasons: list[str | None] = []

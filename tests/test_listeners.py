@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from _helpers import cancellations
 from _site import MemoryListener
 from pytest_trio import trio_fixture
 
@@ -27,6 +26,7 @@ from trio_ws._listeners import (
     tcp_port,
     wrap_with_tls,
 )
+from trio_ws.testing import cancellations
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +425,7 @@ def test_a_socket_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
 
 async def test_to_open_a_unix_socket_can_be_cancelled_and_leaves_nothing(tmp_path: Path) -> None:
     stale(tmp_path / "s")
-    for attempt in cancellations():
+    async for attempt in cancellations():
         with attempt:
             listener, _ = await open_unix_listener(tmp_path / "s", 0o600)
             await listener.aclose()

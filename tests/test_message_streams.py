@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from _helpers import DEFLATE, cancellations
+from _helpers import DEFLATE
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_ws._inbox import Inbox
@@ -16,6 +16,7 @@ from trio_ws._messages import MessagePart
 from trio_ws._options import Options
 from trio_ws._outbox import Outbox
 from trio_ws._protocol import Protocol
+from trio_ws.testing import cancellations
 
 # Sending...
 
@@ -172,7 +173,7 @@ async def test_the_same_block_can_be_entered_again() -> None:
 
 
 async def test_cancelling_at_any_step_sends_each_piece_whole_or_not() -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         sending = Sending(limit=1)
         sent = 0
         arrived: list[Any] = []
@@ -326,7 +327,7 @@ async def test_the_end_is_told_where_it_comes() -> None:
 
 
 async def test_cancelling_at_any_step_loses_no_chunk() -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         receiving = Receiving()
         chunks: list[Any] = []
         receiving.put("one")
@@ -347,7 +348,7 @@ async def test_cancelling_at_any_step_loses_no_chunk() -> None:
 
 
 async def test_cancelling_on_the_way_in_leaves_the_message_there() -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         receiving = Receiving()
         receiving.put("one")
         with attempt:

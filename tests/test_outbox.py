@@ -6,10 +6,10 @@ import math
 
 import pytest
 import trio
-from _helpers import cancellations
 from trio.testing import wait_all_tasks_blocked
 
 from trio_ws._outbox import BATCH, MAX_PONGS, Outbox
+from trio_ws.testing import cancellations
 
 
 def raise_over() -> Exception:
@@ -160,7 +160,7 @@ async def test_a_message_of_any_length_goes_in_whole_once_there_is_room() -> Non
 
 
 async def test_cancelling_a_sender_at_any_step_queues_all_or_nothing() -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         outbox = Outbox(limit=1)
         outbox.put([b"-"])
 

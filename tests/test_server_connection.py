@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from _helpers import CLOSE, PING, cancellations, memory_streams
+from _helpers import CLOSE, PING, memory_streams
 from _site import (
     Visitor,
     after_steps,
@@ -43,6 +43,7 @@ from trio_ws._frames import TEXT
 from trio_ws._options import KIB
 from trio_ws._server_connection import ServerConnection, ServerState
 from trio_ws._streams import LINGER_TIME
+from trio_ws.testing import cancellations
 
 TIMEOUT = Options().handshake_timeout
 GRACE = Options().close_grace
@@ -819,7 +820,7 @@ def assert_told(data: bytes) -> None:
 async def test_a_cancellation_at_any_step_of_accepting_leaves_nothing(
     autojump_clock: MockClock, no_interval: Options
 ) -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
 
         async def handler(request: WebSocketRequest) -> None:
             with attempt:  # noqa: B023 - used up within its round

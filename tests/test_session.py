@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _helpers import DEFLATE, STATEFUL_DEFLATE, RawPeer, Role, cancellations
+from _helpers import DEFLATE, STATEFUL_DEFLATE, RawPeer, Role
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import CloseConnection
 
@@ -18,6 +18,7 @@ from trio_ws._frames import TEXT
 from trio_ws._messages import CloseInfo
 from trio_ws._options import Options
 from trio_ws._session import Session
+from trio_ws.testing import cancellations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,7 +275,7 @@ async def test_a_task_that_fails_against_all_promises_is_seen(
 async def test_cancelling_the_block_at_any_step_leaves_nothing_and_says_goodbye(
     connect_raw: Connect, autojump_clock: MockClock, deflate: DeflateParameters | None
 ) -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         us, peer = connect_raw(deflate=deflate)
         received: list[Any] = []
         async with trio.open_nursery() as nursery:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 import trio
-from _helpers import DEFLATE, PING, PONG, STATEFUL_DEFLATE, RawPeer, Role, cancellations
+from _helpers import DEFLATE, PING, PONG, STATEFUL_DEFLATE, RawPeer, Role
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 from wsproto.events import CloseConnection, TextMessage
 from wsproto.events import Ping as PingEvent
@@ -21,6 +21,7 @@ from trio_ws._messages import CloseInfo, PreparedMessage
 from trio_ws._options import Options
 from trio_ws._session import Session
 from trio_ws._websocket import WebSocket, WebSocketStatistics
+from trio_ws.testing import cancellations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -736,7 +737,7 @@ async def test_cancelling_a_sender_tears_nothing(
     deflate: DeflateParameters | None,
 ) -> None:
     options = Options(send_buffer=20)
-    for attempt in cancellations():
+    async for attempt in cancellations():
         us, peer = connect_raw(options, deflate=deflate)
         peer.far.window = 10
         async with trio.open_nursery() as nursery:
@@ -774,7 +775,7 @@ async def test_cancelling_a_receiver_loses_nothing(
     connect_raw: Connect, autojump_clock: MockClock, deflate: DeflateParameters | None
 ) -> None:
     expected: list[str | bytes] = ["one", b"two" * 30, "three" * 30]
-    for attempt in cancellations():
+    async for attempt in cancellations():
         us, peer = connect_raw(Options(receive_buffer=50), deflate=deflate)
         got: list[str | bytes] = []
 
@@ -798,7 +799,7 @@ async def test_cancelling_a_receiver_loses_nothing(
 async def test_cancelling_a_chunk_wise_reader_leaves_the_next_message_whole(
     connect_raw: Connect, autojump_clock: MockClock
 ) -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         us, peer = connect_raw(Options(receive_buffer=50))
         chunks: list[bytes] = []
 
@@ -831,7 +832,7 @@ async def test_cancelling_the_goodbye_at_any_step_leaves_nothing(
     deflate: DeflateParameters | None,
     polite: bool,
 ) -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         us, peer = connect_raw(deflate=deflate)
         peer.far.window = 10
         async with trio.open_nursery() as nursery:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from _helpers import DEFLATE, STATEFUL_DEFLATE, cancellations, settle
+from _helpers import DEFLATE, STATEFUL_DEFLATE, settle
 from _seats import NARROW, Seat, Seats
 
 from trio_ws._deflate import DeflateParameters
@@ -14,6 +14,7 @@ from trio_ws._errors import ConnectionLost
 from trio_ws._messages import CloseInfo, PreparedMessage
 from trio_ws._options import Options
 from trio_ws.rooms import START, Envelope, History, Overflow, Resume, RoomMessage, Rooms
+from trio_ws.testing import cancellations
 
 
 async def publish(rooms: Rooms, *data: Any, room: str = "x") -> list[int]:
@@ -394,7 +395,7 @@ async def test_cancelling_a_join_leaves_no_trace() -> None:
     rooms = Rooms(history=History())
     await rooms.publish("x", "before")
     async with Seats(1) as (seat,):
-        for attempt in cancellations():
+        async for attempt in cancellations():
             with attempt:
                 async with rooms.join(seat.ws, "x", "y", since=START) as member:
                     assert member.rooms == ("x", "y")
@@ -407,7 +408,7 @@ async def test_cancelling_a_join_leaves_no_trace() -> None:
 async def test_cancelling_a_later_join_enters_none_of_the_rooms() -> None:
     rooms = Rooms()
     async with Seats(1) as (seat,):
-        for attempt in cancellations():
+        async for attempt in cancellations():
             async with rooms.join(seat.ws, "x") as member:
                 joined = False
                 with attempt:
@@ -420,7 +421,7 @@ async def test_cancelling_a_later_join_enters_none_of_the_rooms() -> None:
 async def test_cancelling_a_publish_that_waits_leaves_everything_in_order() -> None:
     rooms = Rooms()
     async with Seats(1) as (slow,):
-        for attempt in cancellations():
+        async for attempt in cancellations():
             async with rooms.join(slow.ws, "x", buffer=1, overflow=Overflow.WAIT) as member:
                 slow.stall()
                 await publish(rooms, "a", "b")

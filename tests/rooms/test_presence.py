@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from _helpers import cancellations, settle
+from _helpers import settle
 from _seats import Seats
 
 from trio_ws.rooms import Joined, JoinRefused, Left, Occupant, Presence, RoomLimits, Rooms
 from trio_ws.rooms._presence import MANY
+from trio_ws.testing import cancellations
 
 
 async def drain(presence: Presence) -> list[tuple[str, str]]:
@@ -107,7 +108,7 @@ async def test_the_number_of_rooms_is_limited_for_watchers_too() -> None:
 
 async def test_cancelling_leaves_nothing_behind() -> None:
     rooms = Rooms()
-    for attempt in cancellations():
+    async for attempt in cancellations():
         with attempt:
             async with rooms.presence("x"):
                 await trio.lowlevel.checkpoint()
@@ -117,7 +118,7 @@ async def test_cancelling_leaves_nothing_behind() -> None:
 async def test_a_cancelled_receive_loses_nothing() -> None:
     rooms = Rooms()
     async with Seats(1) as (a,):
-        for attempt in cancellations():
+        async for attempt in cancellations():
             async with rooms.presence("x") as presence:
                 async with rooms.join(a.ws, "x", meta="a"):
                     pass

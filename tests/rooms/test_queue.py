@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pytest
 import trio
-from _helpers import cancellations, settle
+from _helpers import settle
 from _seats import message
 
 from trio_ws.rooms import Missed, Overflow
 from trio_ws.rooms._overflow import Terms
 from trio_ws.rooms._queue import Delivery, Queue
 from trio_ws.rooms._statistics import Counters
+from trio_ws.testing import cancellations
 
 
 class Bench:
@@ -354,7 +355,7 @@ async def test_a_gap_goes_to_who_waits_too() -> None:
 
 
 async def test_a_cancelled_wait_loses_nothing() -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         bench = Bench(Overflow.DISCONNECT, buffer=2)
         got: list[int] = []
         async with trio.open_nursery() as nursery:

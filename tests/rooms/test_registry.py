@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from _helpers import cancellations, settle
+from _helpers import settle
 from _seats import Seats
 
 from trio_ws.rooms import (
@@ -20,6 +20,7 @@ from trio_ws.rooms import (
     Rooms,
 )
 from trio_ws.rooms._embedded import EmbeddedBroker
+from trio_ws.testing import cancellations
 
 # Limits...
 
@@ -272,7 +273,7 @@ async def test_a_room_that_could_not_be_opened_is_tried_again_by_the_next() -> N
 
 
 async def test_cancelling_while_rooms_are_opened_closes_those_that_were() -> None:
-    for attempt in cancellations():
+    async for attempt in cancellations():
         broker = SlowBroker()
         broker.ready.set()
         rooms = Rooms(broker=broker)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from _helpers import cancellations, settle
+from _helpers import settle
 
 from trio_ws.rooms import (
     START,
@@ -18,6 +18,7 @@ from trio_ws.rooms import (
     Rooms,
     Subscription,
 )
+from trio_ws.testing import cancellations
 
 
 async def publish(rooms: Rooms, *data: Any, room: str = "x") -> list[int]:
@@ -228,7 +229,7 @@ async def test_receiving_is_a_checkpoint_and_so_is_closing() -> None:
 
 async def test_cancelling_it_anywhere_loses_nothing_and_leaves_nothing() -> None:
     rooms = Rooms(history=History())
-    for attempt in cancellations():
+    async for attempt in cancellations():
         got: list[Any] = []
         async with rooms.subscribe("x", buffer=10) as witness:
             with attempt:
