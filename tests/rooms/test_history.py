@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trio_ws._messages import PreparedMessage
 from trio_ws.rooms import START, History, Position, Resume, RoomMessage
-from trio_ws.rooms._history import COPIES, MESSAGE_COST, HistoryStore
+from trio_ws.rooms._history import COPIES, MESSAGE_COST, ROOM_COST, HistoryStore
 
 
 class Shelf:
@@ -21,13 +21,22 @@ class Shelf:
         self.order = 0
 
     def append(self, room: str = "a", size: int = 1) -> RoomMessage:
-        record = self.store.get(room)
-        self.order += 1
-        position = Position(record.epoch, record.offset + 1)
-        prepared = PreparedMessage("x" * size)
-        new = RoomMessage(room, self.order, position, None, (), self.order, prepared)
-        self.store.append(record, new)
+        (new,) = self.append_to([room], size)
         return new
+
+    def append_to(self, rooms: list[str], size: int = 1) -> list[RoomMessage]:
+        """Put one message into several rooms at once."""
+        records = [self.store.get(room) for room in rooms]
+        prepared = PreparedMessage("x" * size)
+        messages: list[RoomMessage] = []
+        for record in records:
+            self.order += 1
+            position = Position(record.epoch, record.offset + 1)
+            messages.append(
+                RoomMessage(record.room, self.order, position, None, (), self.order, prepared)
+            )
+        self.store.append(records, messages)
+        return messages
 
     def kept(self, room: str = "a") -> list[int]:
         return [each.position.offset for each in self.store.messages(room)]
@@ -69,7 +78,7 @@ async def test_their_age_is_bounded(autojump_clock: trio.testing.MockClock) -> N
 
 
 async def test_the_memory_of_all_rooms_is_bounded_and_the_oldest_message_goes_first() -> None:
-    shelf = Shelf(History(), max_memory=3 * (MESSAGE_COST + COPIES * 100))
+    shelf = Shelf(History(), max_memory=3 * (ROOM_COST + MESSAGE_COST + COPIES * 100))
     shelf.append("a", 100)
     shelf.append("b", 100)
     shelf.append("a", 100)
@@ -80,17 +89,36 @@ async def test_the_memory_of_all_rooms_is_bounded_and_the_oldest_message_goes_fi
     assert shelf.store.records == 2
 
 
-async def test_memory_is_counted_about_as_python_holds_it() -> None:
+@pytest.mark.parametrize(("rooms", "size"), [(1, 1000), (1, 1), (1000, 1), (1000, 100)])
+async def test_memory_is_counted_about_as_python_holds_it(rooms: int, size: int) -> None:
     shelf = Shelf(History(count=None))
     tracemalloc.start()
     try:
-        for _ in range(1000):
-            new = shelf.append(size=1000)
+        for number in range(1000):
+            new = shelf.append(f"room {number % rooms}", size)
             new.prepared.encoded[None] = (b"\x81\x7e" + new.prepared.payload,)
         used = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert 0.5 < shelf.store.memory / used < 2
+    assert 0.7 < shelf.store.memory / used < 1.5
+
+
+@pytest.mark.parametrize("cause", ["age", "memory"])
+async def test_a_room_whose_last_message_makes_place_for_its_next_one_is_not_forgotten(
+    cause: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    most = 2 * (ROOM_COST + MESSAGE_COST + COPIES) if cause == "memory" else 1 << 30
+    shelf = Shelf(History(age=10), max_memory=most)
+    shelf.append("b")
+    if cause == "age":
+        await trio.sleep(10)
+    first = shelf.append_to(["a", "b"])
+    assert [each.position.offset for each in first] == [1, 2]
+    assert (shelf.kept("a"), shelf.kept("b")) == ([1], [2])
+    assert shelf.store.records == 2
+    await trio.sleep(10)
+    assert (shelf.kept("a"), shelf.kept("b"), shelf.store.records) == ([], [], 0)
+    assert shelf.store.memory == 0
 
 
 async def test_without_a_history_messages_are_counted_and_not_kept() -> None:
@@ -148,6 +176,17 @@ async def test_a_room_to_which_nothing_was_said_has_lost_nothing() -> None:
     shelf.store.release("a")
     assert shelf.store.records == 0
     assert shelf.store.replay("a", position).resume is Resume.COMPLETE
+
+
+async def test_who_was_alone_and_away_is_not_told_that_nothing_was_said() -> None:
+    """Without a history, what is said to an empty room is counted nowhere."""
+    shelf = Shelf(None)
+    shelf.store.hold("a")
+    position = shelf.store.replay("a", None).position
+    shelf.store.release("a")
+    assert shelf.store.find("a") is None  # somebody publishes
+    shelf.store.hold("a")
+    assert shelf.store.replay("a", position).resume is Resume.LOST
 
 
 # Replaying...

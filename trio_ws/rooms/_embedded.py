@@ -52,8 +52,7 @@ class EmbeddedBroker:
             for record in records:
                 store.forget_if_empty(record)
             raise
-        for record, message in zip(records, messages, strict=True):
-            store.append(record, message)
+        store.append(records, messages)
         return self._sink.deliver(messages, publication)
 
     def _make(self, records: list[Record], publication: Publication) -> list[RoomMessage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
@@ -16,6 +17,9 @@ from ._messages import START, Position, Resume, RoomMessage
 
 MESSAGE_COST: Final = KIB
 """Bytes that a kept message takes beside its text: the objects around it (measured)."""
+
+ROOM_COST: Final = KIB
+"""Bytes that a room takes beside the messages that are kept of it (measured)."""
 
 COPIES: Final = 3
 """A kept message is there as it was published, as payload, and as a frame."""
@@ -59,8 +63,8 @@ class HistoryStore:
     that is empty and not held is forgotten.
 
     The epoch of a new record changes whenever a record that had counted messages was
-    forgotten: so no position is ever given out twice, and nothing must be remembered of
-    rooms that were never written to.
+    forgotten, or a message was counted nowhere: so no position is ever given out twice, and
+    nothing must be remembered of rooms that were never written to.
     """
 
     def __init__(self, bounds: History | None, max_memory: float) -> None:
@@ -94,7 +98,10 @@ class HistoryStore:
 
     def find(self, room: str) -> Record | None:
         """Return the record of a room where a message would be kept or delivered."""
-        return self._records.get(room) if self._bounds is None else self.get(room)
+        if self._bounds is not None or room in self._records:
+            return self.get(room)
+        self._generation += 1  # nobody who comes back must believe that nothing was said
+        return None
 
     def get(self, room: str) -> Record:
         """Return the record of a room; a new one if there is none."""
@@ -104,12 +111,17 @@ class HistoryStore:
             record = self._records[room] = Record(room, epoch)
         return record
 
-    def append(self, record: Record, message: RoomMessage) -> None:
-        """Count a message, and keep it."""
-        record.offset = message.position.offset
-        bounds = self._bounds
-        if bounds is None:
-            return
+    def append(self, records: Sequence[Record], messages: Sequence[RoomMessage]) -> None:
+        """Count messages, one for each room, and keep them."""
+        for record, message in zip(records, messages, strict=True):
+            record.offset = message.position.offset
+            if self._bounds is not None:
+                self._keep(record, message, self._bounds)
+        self.expire()  # not before all are kept: it forgets rooms that are empty
+
+    def _keep(self, record: Record, message: RoomMessage, bounds: History) -> None:
+        if not record.kept:
+            self.memory += ROOM_COST
         record.kept.append(message)
         record.size += len(message.prepared.payload)
         self.memory += _memory(message)
@@ -117,7 +129,6 @@ class HistoryStore:
         while len(record.kept) > bounds.count or record.size > bounds.size:
             del self._line[record.kept[0].order]
             self._drop_first(record)
-        self.expire()
 
     def expire(self) -> None:
         """Drop what is too old, or too much."""
@@ -154,9 +165,12 @@ class HistoryStore:
         message = record.kept.popleft()
         record.size -= len(message.prepared.payload)
         self.memory -= _memory(message)
+        if not record.kept:
+            self.memory -= ROOM_COST
         self.forget_if_empty(record)
 
     def forget_if_empty(self, record: Record) -> None:
+        """Forget a room that nobody is in, and of which nothing is kept."""
         if not (record.held or record.kept):
             del self._records[record.room]
             if record.offset:
