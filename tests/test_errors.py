@@ -15,8 +15,10 @@ from trio_ws._errors import (
     ConnectionRejected,
     HandshakeError,
     HandshakeTimeout,
+    JoinRefused,
     ProtocolViolation,
     WebSocketError,
+    find_refusal,
 )
 from trio_ws._messages import CloseInfo
 
@@ -34,6 +36,7 @@ INFO = CloseInfo(4000, "why", "remote", clean=True)
         (ConnectionEnded, [ConnectionClosed, trio.EndOfChannel]),
         (ConnectionLost, [ConnectionClosed, trio.BrokenResourceError]),
         (ProtocolViolation, [WebSocketError]),
+        (JoinRefused, [WebSocketError]),
     ],
 )
 def test_the_tree(kind: type[Exception], bases: list[type[Exception]]) -> None:
@@ -78,10 +81,52 @@ def test_a_violation_tells_what_and_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionEnded(INFO), ConnectionLost(INFO), ProtocolViolation(1002, "why")]
+    "error",
+    [
+        ConnectionEnded(INFO),
+        ConnectionLost(INFO),
+        ProtocolViolation(1002, "why"),
+        JoinRefused("lobby", "it is full", 1013),
+    ],
 )
 def test_errors_survive_pickling(error: Exception) -> None:
     again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
     assert type(again) is type(error)
     assert vars(again) == vars(error)
     assert str(again) == str(error)
+
+
+def test_a_refusal_tells_which_room_and_why_and_the_code() -> None:
+    error = JoinRefused("lobby", "staff only")
+    assert (error.room, error.reason, error.code) == ("lobby", "staff only", 1008)
+    assert str(error) == "room 'lobby': staff only"
+    assert JoinRefused("lobby", "", 4403).code == 4403
+
+
+@pytest.mark.parametrize(("reason", "code"), [("", 1006), ("", 999), ("x" * 124, 1008)])
+def test_a_refusal_can_be_told_to_the_peer(reason: str, code: int) -> None:
+    with pytest.raises(ValueError, match="close"):
+        JoinRefused("lobby", reason, code)
+
+
+REFUSED = JoinRefused("lobby", "why")
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (None, None),
+        (ValueError(), None),
+        (REFUSED, REFUSED),
+        (ExceptionGroup("", [ExceptionGroup("", [REFUSED]), JoinRefused("x", "")]), REFUSED),
+        (ExceptionGroup("", [REFUSED, ConnectionLost(INFO)]), REFUSED),
+        (ExceptionGroup("", [ConnectionLost(INFO)]), None),
+        (ExceptionGroup("", [REFUSED, ValueError()]), None),
+        (ExceptionGroup("", [ValueError()]), None),
+        (BaseExceptionGroup("", [REFUSED, KeyboardInterrupt()]), None),
+    ],
+)
+def test_a_group_is_a_refusal_if_there_is_nothing_else_in_it(
+    error: BaseException | None, found: JoinRefused | None
+) -> None:
+    assert find_refusal(error) is found

@@ -32,6 +32,7 @@ from trio_ws import (
     CloseInfo,
     ConnectionEnded,
     ConnectionLost,
+    JoinRefused,
     Options,
     Request,
     Response,
@@ -167,6 +168,44 @@ async def test_that_somebody_has_gone_is_no_error_of_a_handler(
         assert (await visitor.ask(upgrade())).status == (101 if accepted else 500)
         assert site.server.statistics().handler_errors == 0
     assert "handler failed" not in log.text
+
+
+REFUSED = JoinRefused("lobby", "it is full", 1013)
+
+
+@pytest.mark.parametrize("error", [REFUSED, ExceptionGroup("", [REFUSED, ConnectionLost(GONE)])])
+async def test_that_a_room_may_not_be_entered_is_no_error_of_a_handler(
+    error: Exception, autojump_clock: MockClock, log: pytest.LogCaptureFixture
+) -> None:
+    async def handler(request: WebSocketRequest) -> None:
+        async with request.accept():
+            raise error
+
+    async with serve(handler, Options(on_handler_error="raise")) as site:
+        peer = await open_one(site)
+        assert await peer.until_close() == CloseConnection(1013, "it is full")
+        await peer.send_close(1013)
+        await peer.until_eof()
+        await wait_all_tasks_blocked()
+        assert site.server.statistics().handler_errors == 0
+        assert site.server.statistics().close_codes == {1013: 1}
+    assert lines(log) == ["may not enter a room: 1013 it is full"]
+
+
+@pytest.mark.parametrize(("code", "status"), [(1013, 503), (1008, 403), (4001, 403)])
+async def test_a_room_that_may_not_be_entered_before_the_answer_is_the_answer(
+    code: int, status: int, autojump_clock: MockClock, log: pytest.LogCaptureFixture
+) -> None:
+    async def handler(request: WebSocketRequest) -> None:
+        raise JoinRefused("lobby", "not today", code)
+
+    async with serve(handler) as site:
+        answer = await site.visit().ask(upgrade())
+        assert (answer.status, answer.body) == (status, b"not today\n")
+        assert ("retry-after" in answer.headers) == (status == 503)
+        assert site.server.statistics().handler_errors == 0
+        assert site.server.statistics().rejected == {status: 1}
+    assert lines(log) == [f"refused: {status}: not today"]
 
 
 @pytest.mark.parametrize("accepted", [True, False])

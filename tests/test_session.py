@@ -12,7 +12,7 @@ from _helpers import DEFLATE, STATEFUL_DEFLATE, RawPeer, Role
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import CloseConnection
 
-from trio_ws._errors import ConnectionLost
+from trio_ws._errors import ConnectionLost, JoinRefused
 from trio_ws._flag import Flag
 from trio_ws._frames import TEXT
 from trio_ws._messages import CloseInfo
@@ -99,6 +99,25 @@ async def test_an_exception_says_so_and_comes_out_as_it_is(
     assert names == [test_an_exception_says_so_and_comes_out_as_it_is.__name__, "body"]
     assert peer.close == CloseConnection(code, "")
     assert ws.close_info == CloseInfo(code, "", "local", clean=True)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_refusal_is_told_in_its_own_words(
+    connect_raw: Connect, autojump_clock: MockClock, *, grouped: bool
+) -> None:
+    us, peer = connect_raw()
+    error: Exception = JoinRefused("lobby", "it is full", 1013)
+    if grouped:
+        error = ExceptionGroup("", [error])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.answer)
+        try:
+            async with us as ws:
+                raise error
+        except (JoinRefused, ExceptionGroup) as exc:
+            assert exc is error  # noqa: PT017  # itself, in no other group
+    assert peer.close == CloseConnection(1013, "it is full")
+    assert ws.close_info == CloseInfo(1013, "it is full", "local", clean=True)
 
 
 async def test_the_context_of_an_exception_is_what_was_handled_around_the_block(

@@ -10,7 +10,7 @@
     │   ├── ConnectionEnded                             also trio.EndOfChannel
     │   └── ConnectionLost                              also trio.BrokenResourceError
     ├── ProtocolViolation(code)                         the cause of a ConnectionLost
-    └── JoinRefused(room, reason)                       a limit of Rooms
+    └── JoinRefused(room, reason, code)                 a limit of Rooms, or your hook
 
 Wrong use by the caller is a `TypeError` or a `ValueError`; a second task in
 ``receive()`` a `trio.BusyResourceError`; use after one's own ``aclose()`` a
@@ -25,7 +25,7 @@ from typing import Any
 import trio
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ._messages import CloseInfo
+from ._messages import CloseCode, CloseInfo, check_close
 
 
 class WebSocketError(Exception):
@@ -101,3 +101,35 @@ class ProtocolViolation(WebSocketError):
 
     def __str__(self) -> str:
         return f"{self.reason} ({self.code})"
+
+
+class JoinRefused(WebSocketError):
+    """A connection may not enter ``room``: by a limit of `RoomLimits`, or your hook's word.
+
+    Catch it and tell the peer what you like. If it leaves the handler instead, that is no
+    error of the handler: the connection is closed with ``code`` and ``reason``, or, if it was
+    not accepted yet, the request is answered with 503 for 1013, and else with 403.
+
+    Raises:
+      ValueError: ``code`` or ``reason`` may not be sent (`WebSocket.aclose`).
+    """
+
+    def __init__(self, room: str, reason: str, code: int = CloseCode.POLICY_VIOLATION) -> None:
+        check_close(code, reason)
+        super().__init__(room, reason, code)
+        self.room = room
+        self.reason = reason
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"room {self.room!r}: {self.reason}"
+
+
+def find_refusal(error: BaseException | None) -> JoinRefused | None:
+    """Return the `JoinRefused` that an exception is, or a group is made of, but for goodbyes."""
+    if isinstance(error, BaseExceptionGroup):
+        refused, others = error.split(JoinRefused)
+        if refused is None or (others and others.split(ConnectionClosed)[1]):
+            return None
+        return find_refusal(refused.exceptions[0])
+    return error if isinstance(error, JoinRefused) else None

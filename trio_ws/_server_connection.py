@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from ._connection import new_id
-from ._errors import ConnectionClosed
+from ._errors import ConnectionClosed, JoinRefused, find_refusal
 from ._flag import Flag
 from ._http_connection import HTTPConnection
 from ._http_request import RequestHead
@@ -223,9 +223,13 @@ class ServerConnection:
         try:
             await self._state.handler(request)
         except Exception as exc:  # noqa: BLE001  # the application's, told as one wishes
-            if (error := _without_goodbyes(exc)) is not None:
+            if (error := _without_goodbyes(exc)) is None:
+                refusal = BadRequest(500, "internal error")
+            elif (refused := find_refusal(error)) is None:
                 self._on_handler_error(error)
-            refusal = BadRequest(500, "internal error")
+                refusal = BadRequest(500, "internal error")
+            else:
+                refusal = self._on_refusal(refused)
         finally:
             self._set_idle()
             self._unanswered = not request.expire()
@@ -255,6 +259,14 @@ class ServerConnection:
             self._escaping = error
         else:
             self._log(logging.ERROR, "handler failed", exc_info=error)
+
+    def _on_refusal(self, refused: JoinRefused) -> BadRequest:
+        """A room may not be entered: that the handler lets its peer be told so is no error."""
+        if self.websocket is not None:
+            self._log(logging.INFO, "may not enter a room: %d %s", refused.code, refused.reason)
+        if refused.code == CloseCode.TRY_AGAIN_LATER:
+            return BadRequest(503, refused.reason, _COME_BACK)
+        return BadRequest(403, refused.reason)
 
     def _let_escape(self) -> None:
         """Once the client was answered, or has not waited for it."""

@@ -9,6 +9,7 @@ import trio
 
 from ._connection import Connection, close_code_for
 from ._deflate import DeflateParameters
+from ._errors import find_refusal
 from ._flag import Flag
 from ._http_request import RequestHead
 from ._keepalive import run_keepalive
@@ -72,8 +73,8 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self._nursery.cancel_scope.shield = True  # close_grace bounds what follows
-        code = CloseCode.NORMAL if exc is None else close_code_for(exc)
-        self._connection.begin_close(code, "", by_user=True)
+        code, reason = _farewell(exc)
+        self._connection.begin_close(code, reason, by_user=True)
         self._keepalive.cancel()
         try:
             await self._connection.over.wait()
@@ -84,3 +85,10 @@ class Session:
     async def _run_keepalive(self) -> None:
         with self._keepalive:
             await run_keepalive(self._connection)
+
+
+def _farewell(exc: BaseException | None) -> tuple[int, str]:
+    """Return what the end of a block says to the peer."""
+    if (refusal := find_refusal(exc)) is not None:
+        return refusal.code, refusal.reason
+    return (CloseCode.NORMAL if exc is None else close_code_for(exc)), ""

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import pickle
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_ws.rooms import START, JoinRefused, Position
+from trio_ws.rooms import START, Position
 
 
 @given(st.from_regex(r"[A-Za-z0-9_.-]{1,64}", fullmatch=True), st.integers(0, 10**18 - 1))
@@ -37,9 +35,3 @@ def test_these_are_no_positions(text: str) -> None:
 def test_the_start_is_no_position_that_a_peer_could_send() -> None:
     with pytest.raises(ValueError, match="no position"):
         Position.parse(str(START))
-
-
-def test_a_refusal_says_which_room_and_why() -> None:
-    error = pickle.loads(pickle.dumps(JoinRefused("lobby", "it is full")))  # noqa: S301
-    assert (error.room, error.reason) == ("lobby", "it is full")
-    assert str(error) == "room 'lobby': it is full"

@@ -37,8 +37,9 @@ def test_a_limit_is_positive_or_none(field: str) -> None:
 async def test_the_number_of_rooms_is_limited() -> None:
     rooms = Rooms(limits=RoomLimits(max_rooms=2))
     async with Seats(1) as (a,), rooms.join(a.ws, "x", "y") as member:
-        with pytest.raises(JoinRefused, match="room 'z': there are 2 rooms already"):
+        with pytest.raises(JoinRefused, match="room 'z': there are 2 rooms already") as info:
             await member.join("z")
+        assert info.value.code == 1013
         assert member.rooms == ("x", "y")
         member.leave("x")
         await member.join("z")
@@ -54,7 +55,7 @@ async def test_the_number_of_members_is_limited() -> None:
         with pytest.raises(JoinRefused, match="1 members are in it already") as info:
             async with rooms.join(b.ws, "y", "x"):
                 pass
-        assert info.value.room == "x"
+        assert (info.value.room, info.value.code) == ("x", 1013)
         assert set(rooms.statistics().rooms) == {"x"}  # all or nothing
         async with rooms.subscribe("x"), rooms.presence("x"):
             pass  # of these there are as many as the program likes
@@ -63,8 +64,9 @@ async def test_the_number_of_members_is_limited() -> None:
 async def test_the_number_of_rooms_of_a_connection_is_limited() -> None:
     rooms = Rooms(limits=RoomLimits(max_rooms_per_connection=2))
     async with Seats(2) as (a, b), rooms.join(a.ws, "x"), rooms.join(a.ws, "y") as second:
-        with pytest.raises(JoinRefused, match="the connection is in 2 rooms already"):
+        with pytest.raises(JoinRefused, match="the connection is in 2 rooms already") as info:
             await second.join("z")
+        assert info.value.code == 1008  # to come again would not help
         await second.join("y")
         async with rooms.join(b.ws, "x", "y"):
             pass
@@ -121,6 +123,38 @@ async def test_a_hook_is_asked_with_request_room_and_meta(asynchronous: bool) ->
         async with rooms.subscribe("z"), rooms.presence("z"):
             pass  # the program need not ask itself
     assert asked == [(a.ws.request, "x", "bob"), (a.ws.request, "y", "bob")]
+
+
+async def test_nobody_is_asked_about_more_rooms_than_there_may_be() -> None:
+    asked: list[str] = []
+    rooms = Rooms(
+        on_join=lambda request, room, meta: asked.append(room),
+        limits=RoomLimits(max_rooms_per_connection=3),
+    )
+    async with Seats(1) as (a,):
+        with pytest.raises(JoinRefused, match="the connection is in 0 rooms already"):
+            async with rooms.join(a.ws, *map(str, range(10_000))):
+                pass
+    assert asked == []
+
+
+@pytest.mark.parametrize("answer", [False, True, "no"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_hook_that_returns_something_has_said_nothing(
+    answer: Any, *, asynchronous: bool
+) -> None:
+    """Nobody may be let in because a hook says no in a way that is not heard."""
+
+    async def later() -> Any:
+        await trio.lowlevel.checkpoint()
+        return answer
+
+    rooms = Rooms(on_join=lambda *_: later() if asynchronous else answer)
+    async with Seats(1) as (a,):
+        with pytest.raises(TypeError, match=f"on_join returned {answer!r}: to refuse, raise"):
+            async with rooms.join(a.ws, "x"):
+                pass
+    assert rooms.statistics().rooms == {}
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

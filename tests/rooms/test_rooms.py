@@ -10,7 +10,17 @@ from _helpers import settle
 from _seats import Seats
 
 from trio_ws._messages import PreparedMessage
-from trio_ws.rooms import Codec, Envelope, History, Overflow, RoomLimits, Rooms
+from trio_ws.rooms import (
+    START,
+    Codec,
+    Envelope,
+    History,
+    Missed,
+    Overflow,
+    Resume,
+    RoomLimits,
+    Rooms,
+)
 from trio_ws.rooms._embedded import EmbeddedBroker
 
 AT_MODULE_LEVEL = Rooms()
@@ -103,6 +113,30 @@ async def test_a_codec_that_fails_late_counts_nothing_either() -> None:
     assert rooms.history("z") == ()
 
 
+@pytest.mark.parametrize("method", ["wrap", "greet", "transform"])
+async def test_what_is_called_in_the_middle_must_not_publish(method: str) -> None:
+    """What it published would get an offset, and be in the room, before what it is called for."""
+    rooms = Rooms(history=History())
+    await rooms.publish("x", "before")
+
+    def meddle(*_: object) -> None:
+        rooms.publish_nowait("x", "in the middle")
+
+    codec = rooms._codec
+    if method == "transform":
+        async with Seats(1) as (a,), rooms.join(a.ws, "x", since=START, transform=meddle):
+            assert a.ws.close_info is not None
+    else:
+        setattr(codec, method, meddle)
+        with pytest.raises(RuntimeError, match="must not publish"):
+            async with Seats(1) as (a,), rooms.join(a.ws, "x"):
+                await rooms.publish("x", "not this one either")
+        delattr(codec, method)
+    assert [kept.data for kept in rooms.history("x")] == ["before"]
+    await rooms.publish("x", "after")
+    assert [kept.position.offset for kept in rooms.history("x")] == [1, 2]
+
+
 async def test_excluded_members_do_not_get_it_and_only_those_who_are_meant_do() -> None:
     rooms = Rooms()
     async with (
@@ -164,7 +198,36 @@ async def test_the_memory_of_histories_is_limited() -> None:
         await rooms.publish(f"room {number}", "x" * 1000)
     statistics = rooms.statistics()
     assert 0 < statistics.history_memory <= 10_000
-    assert statistics.history_messages == 2
+    assert statistics.history_messages == 1
+
+
+async def test_a_history_that_has_grown_too_old_is_in_the_way_of_no_publish(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    rooms = Rooms(history=History(age=10))
+    await rooms.publish("y", "old")
+    await trio.sleep(10)
+    await rooms.publish(["x", "y"], "new")
+    assert [kept.data for kept in rooms.history("y")] == ["new"]
+    await trio.sleep(10)
+    assert rooms.statistics().history_messages == 0
+
+
+@pytest.mark.parametrize("history", [None, History()])
+async def test_a_position_holds_only_if_nothing_was_said_since(history: History | None) -> None:
+    rooms = Rooms(history=history)
+    async with rooms.subscribe("x") as messages:
+        position = messages.position("x")
+    async with rooms.subscribe("x", since=position) as messages:
+        assert messages.resumed("x") is Resume.COMPLETE
+    await rooms.publish("x", "to nobody")
+    async with rooms.subscribe("x", since=position) as messages:
+        assert messages.resumed("x") is (Resume.LOST if history is None else Resume.COMPLETE)
+        assert messages.statistics().queued == 0
+        await rooms.publish("x", "to somebody")
+        if history is not None:
+            assert await messages.receive() == "to nobody"
+        assert await messages.receive() == (Missed(None) if history is None else "to somebody")
 
 
 # From threads...

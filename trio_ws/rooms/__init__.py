@@ -1,5 +1,6 @@
 """Rooms: one message to many, none of whom can hold up another."""
 
+from .._errors import JoinRefused as JoinRefused
 from ._broker import Broker as Broker
 from ._broker import Publication as Publication
 from ._broker import Replay as Replay
@@ -10,7 +11,6 @@ from ._history import History as History
 from ._member import Member as Member
 from ._messages import START as START
 from ._messages import Joined as Joined
-from ._messages import JoinRefused as JoinRefused
 from ._messages import Left as Left
 from ._messages import Missed as Missed
 from ._messages import Occupant as Occupant

@@ -8,7 +8,6 @@ from typing import Any, Final, Self
 
 import attrs
 
-from .._errors import WebSocketError
 from .._messages import PreparedMessage
 
 
@@ -122,18 +121,3 @@ class Left:
     """`Member.id`."""
     meta: Any
     """What was given to `Rooms.join`."""
-
-
-class JoinRefused(WebSocketError):
-    """A limit of `RoomLimits` keeps a connection out; ``room`` is where it wanted to be.
-
-    The connection is not closed by this: ``await ws.aclose(1013, "full")`` would be polite.
-    """
-
-    def __init__(self, room: str, reason: str) -> None:
-        super().__init__(room, reason)
-        self.room = room
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"room {self.room!r}: {self.reason}"

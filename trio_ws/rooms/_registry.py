@@ -14,6 +14,7 @@ members of a room get its messages in the same order.
 from __future__ import annotations
 
 import heapq
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
@@ -21,11 +22,12 @@ from typing import Any, Final, TypeAlias
 import attrs
 import trio
 
-from .._messages import PreparedMessage
+from .._errors import JoinRefused
+from .._messages import CloseCode, PreparedMessage
 from .._options import MIB, _limit, _positive
 from ._broker import Broker, Publication, Replay
 from ._codec import Codec
-from ._messages import START, Joined, JoinRefused, Left, Position, Resume, RoomMessage
+from ._messages import START, Joined, Left, Position, Resume, RoomMessage
 from ._queue import Delivery
 from ._room import Place, Recipient, Room, concerns
 from ._statistics import Counters, RoomsStatistics
@@ -53,7 +55,7 @@ class RoomLimits:
         default=64 * MIB, converter=_limit, validator=_positive
     )
     """Bytes of memory for the histories of all rooms together: payloads three times, and
-    1 KiB for each message. Beyond it the oldest message of all is dropped."""
+    1 KiB for each message and each room. Beyond it the oldest message of all is dropped."""
 
 
 class Registry:
@@ -69,7 +71,7 @@ class Registry:
         self._limits = limits
         self._rooms_of: dict[str, int] = {}  # by connection
         self._gone = Counters()  # of rooms that are no more
-        self._delivering = False
+        self._busy = False  # with what must not be interrupted: the user's code must not publish
         broker.bind(self)
 
     # Holding a room...
@@ -79,7 +81,7 @@ class Registry:
         room = self.rooms.get(name)
         if room is None:
             if len(self.rooms) >= self._limits.max_rooms:
-                raise JoinRefused(name, f"there are {len(self.rooms)} rooms already")
+                raise _full(name, f"there are {len(self.rooms)} rooms already")
             room = self.rooms[name] = Room(name)
         room.holds += 1
         try:
@@ -109,6 +111,7 @@ class Registry:
         """Let somebody into all of these rooms, or into none."""
         positions = _positions(names, since)
         recipient.check_open()
+        self._check_count(recipient, names)  # before anybody is asked or anything opened
         await trio.lowlevel.checkpoint_if_cancelled()
         held: list[Room] = []
         try:
@@ -124,9 +127,13 @@ class Registry:
     async def _ask(self, recipient: Recipient, name: str) -> None:
         occupant = recipient.occupant
         if occupant is not None and self._on_join is not None:
-            answer = self._on_join(recipient.request, name, occupant.meta)
+            answer: Any = self._on_join(recipient.request, name, occupant.meta)
+            if inspect.isawaitable(answer):
+                answer = await answer
             if answer is not None:
-                await answer
+                raise TypeError(
+                    f"on_join returned {answer!r}: to refuse, raise; to let in, return None"
+                )
 
     @trio.lowlevel.enable_ki_protection
     def _enter_now(
@@ -135,6 +142,15 @@ class Registry:
         recipient.check_open()  # it may have come to an end while we waited
         new = [room for room in rooms if room.name not in recipient.places]
         self._check_limits(recipient, new)
+        self._busy = True
+        try:
+            self._settle_in(recipient, new, positions)
+        finally:
+            self._busy = False
+
+    def _settle_in(
+        self, recipient: Recipient, new: list[Room], positions: dict[str, Position | None]
+    ) -> None:
         replays = [self.broker.replay(room.name, positions[room.name]) for room in new]
         missed = _merge(recipient, new, replays, positions)
         places = [_place(room, replay) for room, replay in zip(new, replays, strict=True)]
@@ -155,13 +171,16 @@ class Registry:
     def _check_limits(self, recipient: Recipient, new: list[Room]) -> None:
         if recipient.connection_id is None:
             return
-        limits = self._limits
         for room in new:
-            if room.members >= limits.max_members:
-                raise JoinRefused(room.name, f"{room.members} members are in it already")
-        count = self._rooms_of.get(recipient.connection_id, 0)
-        if new and count + len(new) > limits.max_rooms_per_connection:
-            raise JoinRefused(new[-1].name, f"the connection is in {count} rooms already")
+            if room.members >= self._limits.max_members:
+                raise _full(room.name, f"{room.members} members are in it already")
+        self._check_count(recipient, [room.name for room in new])
+
+    def _check_count(self, recipient: Recipient, new: Sequence[str]) -> None:
+        if new and recipient.connection_id is not None:
+            count = self._rooms_of.get(recipient.connection_id, 0)
+            if count + len(new) > self._limits.max_rooms_per_connection:
+                raise JoinRefused(new[-1], f"the connection is in {count} rooms already")
 
     def _greeting(self, recipient: Recipient, place: Place) -> RoomMessage | None:
         room = place.room.name
@@ -203,9 +222,16 @@ class Registry:
         order: int,
     ) -> RoomMessage:
         """Return a message for the history and for `deliver`."""
-        if self._delivering:
-            raise RuntimeError("a transform must not publish: others would get that first")
-        data = self.codec.wrap(publication.payload, room, position)
+        if self._busy:
+            raise RuntimeError(
+                "a transform, or a codec's wrap or greet, must not publish: that would overtake"
+                " the message at hand"
+            )
+        self._busy = True
+        try:
+            data = self.codec.wrap(publication.payload, room, position)
+        finally:
+            self._busy = False
         if data is not publication.payload:
             prepared = PreparedMessage(data)
         else:
@@ -229,7 +255,7 @@ class Registry:
         delivery = Delivery(waits=publication.waits)
         picks = bool(publication.exclude) or publication.only is not None
         got_it: set[Recipient] | None = set() if len(messages) > 1 else None
-        self._delivering = True
+        self._busy = True
         try:
             for message in messages:
                 room = self.rooms.get(message.room)
@@ -245,7 +271,7 @@ class Registry:
                 _deliver(message, room.counters, lineup, delivery)
                 self.release(room)
         finally:
-            self._delivering = False
+            self._busy = False
         return delivery
 
     def present(self, event: Joined | Left) -> None:
@@ -307,6 +333,11 @@ def _deliver(
             taken += 1
     counters.delivered += taken
     delivery.taken += taken
+
+
+def _full(room: str, reason: str) -> JoinRefused:
+    """Make the refusal of one that may come back when others have left."""
+    return JoinRefused(room, reason, CloseCode.TRY_AGAIN_LATER)
 
 
 def _positions(names: Sequence[str], since: Since) -> dict[str, Position | None]:

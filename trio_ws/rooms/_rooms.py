@@ -41,7 +41,8 @@ class Rooms:
           it (`Codec`, `Envelope`).
       on_join: called with ``(request, room, meta)`` before a connection enters a room;
           async or not. ``request`` is `WebSocket.request`. What it raises refuses the
-          entry, and leaves `join`.
+          entry, and leaves `join`: a `JoinRefused` of yours may leave the handler, too.
+          It returns nothing, lest anybody is let in by a `False` that nobody hears.
       limits: how much peers may make this process remember (`RoomLimits`).
       broker: what stands underneath (`Broker`); by default this process alone. Others
           bring their own ``history``.
@@ -119,7 +120,8 @@ class Rooms:
               with 1011.
 
         Raises (the block, on entering):
-          JoinRefused: a limit is reached.
+          JoinRefused: a limit is reached. It is no error of a handler that it leaves: the
+              peer is told 1013, or 1008 if to come again would not help.
           ConnectionLost: the connection is over.
           trio.ClosedResourceError: this side has closed it.
           ValueError: one ``since`` for several rooms.
