@@ -11,7 +11,7 @@ import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
-from types import CodeType, TracebackType
+from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
 import trio
@@ -25,8 +25,10 @@ CONFIRMATIONS: Final = 3
 """Runs in a row that must come to no checkpoint that was not cancelled yet."""
 
 Moment: TypeAlias = Literal["waiting", "resumed"]
-Place: TypeAlias = "tuple[Moment, tuple[tuple[CodeType, int], ...], int]"
-"""A moment, the code and lines from the task's function inwards, and the how manieth time."""
+Place: TypeAlias = "tuple[Moment, tuple[tuple[str, str, int], ...], int]"
+"""A moment, the files, functions and lines from the task's function inwards, and the how
+manieth time. Names, because code objects hash all of their content each time (half of the
+time of a sweep, measured)."""
 
 
 async def cancel_everywhere(
@@ -210,9 +212,14 @@ class Attempt(AbstractContextManager["Attempt"]):
             self._numbers[task] = self._number
         if self._fired or self._known is None:
             return
-        way = tuple((frame.f_code, line) for frame, line in frames_of(task))
-        self._visits[moment, way] += 1
-        place = (moment, way, self._visits[moment, way])
+        way = tuple(
+            [
+                (frame.f_code.co_filename, frame.f_code.co_name, line)
+                for frame, line in frames_of(task)
+            ]
+        )
+        self._visits[moment, way] = visits = self._visits[moment, way] + 1
+        place = (moment, way, visits)
         if place not in self._known:
             number = self._numbers.get(task)
             when = "while waiting at" if moment == "waiting" else "right after"
