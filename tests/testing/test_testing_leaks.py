@@ -18,8 +18,9 @@ async def test_a_task_that_still_runs_is_described(nursery, autojump_clock) -> N
     before = Snapshot.take()
     nursery.start_soon(linger, name="the lingerer")
     begin = trio.current_time()
-    (told,) = await settle(before.leftovers, 5)
+    (left,) = await settle(before.leftovers, 5)
     assert trio.current_time() - begin == pytest.approx(5)
+    told = describe(left)
     assert told.startswith("a task that still runs: the lingerer\n    test_testing_leaks.py:")
     assert told.endswith(" in linger: await trio.sleep_forever()  # here")
 
@@ -47,9 +48,8 @@ async def test_a_system_task_is_a_task(autojump_clock) -> None:
 async def test_an_open_socket_is_described() -> None:
     before = Snapshot.take()
     listener = MemoryNetwork().listen()
-    assert before.leftovers() == [
-        "a socket that is open: <MemorySocket ('127.0.0.1', 80) listening>"
-    ]
+    (left,) = before.leftovers()
+    assert describe(left) == "a socket that is open: <MemorySocket ('127.0.0.1', 80) listening>"
     await listener.aclose()
     assert before.leftovers() == []
 

@@ -300,6 +300,30 @@ async def test_a_cut_direction_fills_up(way: str, autojump_clock) -> None:
         assert await it.sender.receive_some() == b"back"
 
 
+async def test_a_cut_at_a_byte_lets_what_is_before_arrive_and_nothing_else(
+    way: str, autojump_clock
+) -> None:
+    async with connected(way) as it:
+        it.direction.cut_after(3)
+        await it.sender.send_all(b"12")
+        assert await it.receiver.receive_some() == b"12"
+        await it.sender.send_all(b"3456")
+        assert await it.receiver.receive_some() == b"3"
+        await it.sender.aclose()
+        with trio.move_on_after(3600) as scope:
+            await it.receiver.receive_some()
+        assert scope.cancelled_caught
+
+
+async def test_a_cut_after_nothing_is_one_now(way: str, autojump_clock) -> None:
+    async with connected(way) as it:
+        await it.sender.send_all(b"has arrived")
+        it.direction.cut_after(0)
+        with trio.move_on_after(3600) as scope:
+            await it.receiver.receive_some()
+        assert scope.cancelled_caught
+
+
 async def test_a_reset_breaks_both_sides_at_once(way: str, autojump_clock) -> None:
     async with connected(way, buffer=3, latency=1) as it:
         await it.sender.send_all(b"abc")

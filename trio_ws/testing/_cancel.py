@@ -16,7 +16,7 @@ from typing import Final, Literal, Self, TypeAlias
 
 import trio
 
-from ._leaks import PATIENCE, Snapshot, frames_of, settle, where
+from ._leaks import PATIENCE, Snapshot, describe, frames_of, settle, where
 from ._recorder import recent
 
 MOST: Final = 1000
@@ -137,7 +137,7 @@ class Cancellations:
         with attempt.explaining():
             left = await settle(self._before.leftovers, self._patience)
             if left:
-                raise AssertionError("\n".join(["left behind:", *left]))
+                raise AssertionError("\n".join(["left behind:", *map(describe, left)]))
 
 
 class Attempt(AbstractContextManager["Attempt"]):

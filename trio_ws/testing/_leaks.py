@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import attrs
 import trio
@@ -17,11 +17,14 @@ import trio.testing
 from ._socket import MemorySocket, open_sockets
 
 T = TypeVar("T")
+Leftover: TypeAlias = "trio.lowlevel.Task | MemorySocket"
 
 PATIENCE: Final = 10.0
 """Seconds that something may take to end: twice the default of ``Options.close_grace``."""
 STEP: Final = 0.1
-"""Seconds between two looks at what is about to end."""
+"""Seconds between the first two looks at what is about to end."""
+GROWTH: Final = 1.25
+"""Factor from step to step: what takes long is looked at less often."""
 _MACHINERY: Final = frozenset(
     {"trio", "trio_ws", "pytest_trio", "pytest", "_pytest", "contextlib"}
 )
@@ -40,31 +43,31 @@ class Snapshot:
         """Look at this run of trio."""
         return cls(frozenset(_all_tasks()), frozenset(open_sockets()))
 
-    def leftovers(self) -> list[str]:
-        """Describe what there is now, and was not then."""
+    def leftovers(self) -> list[Leftover]:
+        """Return what there is now, and was not then."""
         tasks = sorted(set(_all_tasks()) - self.tasks, key=lambda task: task.name)
-        sockets = [each for each in open_sockets() if each not in self.sockets]
-        return [f"a task that still runs: {describe(task)}" for task in tasks] + [
-            f"a socket that is open: {each!r}" for each in sockets
-        ]
+        return [*tasks, *(each for each in open_sockets() if each not in self.sockets)]
 
 
 async def settle(look: Callable[[], list[T]], patience: float) -> list[T]:
     """Give what is about to end some time; return what ``look`` still finds then."""
     await trio.lowlevel.checkpoint()
-    for _ in range(math.ceil(patience / STEP)):
-        if not look():
-            break
+    step = STEP
+    while patience > 0 and look():
         await trio.testing.wait_all_tasks_blocked()
         if _time_stands_still():
             break
-        await trio.sleep(STEP)
+        await trio.sleep(min(step, patience))
+        patience -= step
+        step *= GROWTH
     return look()
 
 
-def describe(task: trio.lowlevel.Task) -> str:
-    """Say what a task is doing, from the outside in: only lines that users know."""
-    return "\n    ".join([task.name, *where(task)])
+def describe(left: Leftover) -> str:
+    """Say what is left; of a task what it is doing, from the outside in."""
+    if isinstance(left, MemorySocket):
+        return f"a socket that is open: {left!r}"
+    return "\n    ".join([f"a task that still runs: {left.name}", *where(left)])
 
 
 def where(task: trio.lowlevel.Task, *, inside: str | None = None) -> list[str]:

@@ -107,6 +107,7 @@ class Direction:
     _cut: bool = attrs.field(default=False, init=False)
     _deaf: bool = attrs.field(default=False, init=False)  # the reader has closed
     _reset_pending: bool = attrs.field(default=False, init=False)
+    _cut_at: float = attrs.field(default=math.inf, init=False)
     _reset_at: float = attrs.field(default=math.inf, init=False)
     _end_at: float = attrs.field(default=math.inf, init=False)
     _readers: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -142,6 +143,11 @@ class Direction:
         self._queue.clear()
         self._cut = True
         self._note("cut")
+
+    def cut_after(self, count: int) -> None:
+        """Let ``count`` more bytes be read, then nothing any more, and tell nobody."""
+        self._cut_at = self.received + count
+        self._check_limits()
 
     def reset_after(self, count: int) -> None:
         """Let ``count`` more bytes be read, then reset the connection."""
@@ -239,7 +245,7 @@ class Direction:
 
     def _take(self, most: int) -> bytes:
         """Read what has arrived, ``b""`` at the end; only if there is something."""
-        allowed = min(self._reset_at, self._end_at) - self.received
+        allowed = min(self._cut_at, self._reset_at, self._end_at) - self.received
         chunk = self.chunk if self.chunk is not None else most
         if isinstance(chunk, tuple):
             chunk = self._random.randint(*chunk)
@@ -273,6 +279,9 @@ class Direction:
             self._forget()
             self._cut = True
             self._wake()
+        elif self.received >= self._cut_at and not self._cut:
+            self._travelling.clear()
+            self.cut()
 
     # Waiting...
 
