@@ -111,6 +111,24 @@ def test_what_a_test_leaves_open_fails_it(run) -> None:
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
+def test_a_connection_that_is_left_with_something_unread_is_told_as_well(run) -> None:
+    result = run("""
+async def test_leak(memory_network):
+    async with memory_network.listen("a.test") as listener:
+        client = await memory_network.connect("a.test", 80)
+        server = await listener.accept()
+    await client.send_all(b"unread")
+""")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "the test has left open:",
+            "    <MemorySocket ('198.51.100.1', *) connected to ('192.0.2.1', 80)>",
+            "    <MemorySocket ('192.0.2.1', 80) connected to ('198.51.100.1', *)>",
+        ]
+    )
+
+
 def test_a_test_that_has_failed_is_not_blamed_for_that_too(run) -> None:
     run(LEAKING + "    assert False\n").assert_outcomes(failed=1)
 

@@ -305,6 +305,13 @@ class MemorySocket(trio.socket.SocketType):
         elif self.link is not None and not self.link.broken:
             self._hang_up()
 
+    def abandon(self) -> None:
+        """Be closed behind the run that it was of: with no clock, and nobody to tell."""
+        self.closed = True
+        _open.pop(self, None)
+        if self._backlog is not None:
+            self._switchboard.unlisten(self.local)
+
     def _hang_up(self) -> None:
         assert self._incoming is not None
         assert self._outgoing is not None
