@@ -376,6 +376,47 @@ def test_an_answer_to_head_has_the_headers_of_get_and_no_body() -> None:
     assert read(http.respond(Response("hello")))[2] == b"hello"
 
 
+def test_a_body_may_come_in_pieces() -> None:
+    http = fed(GET, GET)
+    next_of(http)
+    answer = http.begin(Response(headers={"A": "b"}), 5)
+    assert http.wants_body
+    answer += http.body(b"he") + http.body(b"") + http.body(b"llo") + http.end()
+    status, headers, body = read(answer)
+    assert (status, headers["A"], headers["Content-Length"], body) == (200, "b", "5", b"hello")
+    next_of(http)
+
+
+def test_of_pieces_nothing_is_left_for_head() -> None:
+    http = fed(GET.replace(b"GET", b"HEAD"), GET)
+    next_of(http)
+    answer = http.begin(Response(), 5)
+    assert not http.wants_body
+    assert http.body(b"hello") == b""
+    assert read(answer + http.end(), method=b"HEAD")[1]["Content-Length"] == "5"
+    next_of(http)
+
+
+def test_a_body_of_unknown_length_goes_in_chunks() -> None:
+    http = fed(GET, GET)
+    next_of(http)
+    answer = http.begin(Response(), None) + http.body(b"he") + http.body(b"llo") + http.end()
+    _, headers, body = read(answer)
+    assert headers["Transfer-Encoding"] == "chunked"
+    assert "Content-Length" not in headers
+    assert body == b"hello"
+    next_of(http)
+
+
+def test_to_http_1_0_a_body_of_unknown_length_ends_with_the_connection() -> None:
+    http = fed(GET.replace(b"1.1", b"1.0"))
+    next_of(http)
+    answer = http.begin(Response(), None) + http.body(b"hello") + http.end()
+    assert answer.endswith(b"\r\n\r\nhello")
+    assert b"Connection: close" in answer
+    assert http.closing
+
+
 def test_the_refusal_of_head_has_no_body_either() -> None:
     http = fed(b"HEAD /%ff HTTP/1.1\r\nHost: h\r\n\r\n")
     with pytest.raises(BadRequest) as caught:

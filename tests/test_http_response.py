@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import pickle
+from pathlib import Path
 
 import attrs
 import pytest
@@ -104,3 +105,72 @@ def test_an_upgrade_that_is_required_is_named() -> None:
     # RFC 9110, section 15.5.22, and RFC 6455, section 4.4
     assert ("Upgrade", "websocket") in error.response.headers
     assert ("Sec-WebSocket-Version", "13") in error.response.headers
+
+
+# Ready made...
+
+
+def test_html_is_a_page() -> None:
+    response = Response.html("<p>grüß", status=404, headers={"A": "b"})
+    assert (response.status, response.body) == (404, "<p>grüß".encode())
+    assert response.headers == (("A", "b"), ("Content-Type", "text/html; charset=utf-8"))
+
+
+def test_json_is_small_and_readable() -> None:
+    response = Response.json({"grüß": [1, None, True]}, status=201, headers={"A": "b"})
+    assert (response.status, response.body) == (201, '{"grüß":[1,null,true]}'.encode())
+    assert response.headers == (("A", "b"), ("Content-Type", "application/json"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1j: 2}, b"x"])
+def test_what_is_no_json_is_refused(value: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        Response.json(value)
+
+
+@pytest.mark.parametrize(
+    ("location", "sent"),
+    [
+        ("/login?next=%2F&a=b#c", "/login?next=%2F&a=b#c"),
+        ("https://example.org/grüß dich", "https://example.org/gr%C3%BC%C3%9F%20dich"),
+        ("http://[::1]:8000/", "http://[::1]:8000/"),
+        ("", ""),
+    ],
+)
+def test_a_redirect_says_where(location: str, sent: str) -> None:
+    response = Response.redirect(location, headers={"A": "b"})
+    assert response.status == 302
+    assert response.headers == (("A", "b"), ("Location", sent))
+    assert response.body == b""
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_has_one_of_five_statuses(status: int) -> None:
+    assert Response.redirect("/", status=status).status == status
+
+
+@pytest.mark.parametrize("status", [200, 300, 304, 404])
+def test_what_redirects_nobody_is_refused(status: int) -> None:
+    with pytest.raises(ValueError, match="a redirect has status 301"):
+        Response.redirect("/", status=status)
+
+
+@pytest.mark.parametrize("location", ["/\r\nX: y", "/\n", "/\r", "/\0"])
+def test_a_place_that_would_split_the_response_is_refused(location: str) -> None:
+    with pytest.raises(ValueError, match="control characters"):
+        Response.redirect(location)
+
+
+def test_a_file_is_named_and_not_yet_opened() -> None:
+    response = Response.file("nowhere/a.txt", status=404, headers={"A": "b"}, content_type="c/d")
+    assert response.path == Path("nowhere/a.txt")
+    assert (response.status, response.body) == (404, b"")
+    assert response.headers == (("A", "b"), ("Content-Type", "c/d"))
+    assert response != Response(status=404, headers=response.headers)
+    assert pickle.loads(pickle.dumps(response)) == response  # noqa: S301  # our own bytes
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_a_file_needs_a_status_with_a_body(status: int) -> None:
+    with pytest.raises(ValueError, match="has no body"):
+        Response.file("a.txt", status=status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from trio_ws._routes import _compile
 from trio_ws.testing import Connect, MemoryNetwork, open_server
 
 Answer = tuple[int, dict[str, str], bytes]
+
+KEY = uuid.UUID("12345678-9abc-def0-1234-56789abcdef0")
 
 
 class Browser:
@@ -116,6 +119,10 @@ def socket(routes: Routes, pattern: str, text: str | None = None) -> None:
         ("/{rest:path}-{name}", "/a-b/c-d-e", {"rest": "a-b/c-d", "name": "e"}),
         ("/{rest:path}/{name}.txt", "/a/b.txt/c.txt", {"rest": "a/b.txt", "name": "c"}),
         ("/a.b+c", "/a.b+c", {}),
+        ("/{x:float}/{y:float}", "/1.5/.25", {"x": 1.5, "y": 0.25}),
+        ("/{x:float}", "/7", {"x": 7.0}),
+        ("/u/{key:uuid}", f"/u/{KEY}", {"key": KEY}),
+        ("/u/{key:uuid}.txt", f"/u/{str(KEY).upper()}.txt", {"key": KEY}),
     ],
 )
 async def test_parameters_arrive_as_keyword_arguments(
@@ -147,6 +154,13 @@ async def test_parameters_arrive_as_keyword_arguments(
         ("/page/{n:int}", "/page/" + "9" * 19),
         ("/files/{rest:path}", "/files/"),
         ("/a.b", "/axb"),
+        ("/{x:float}", "/1.2.3"),
+        ("/{x:float}", "/."),
+        ("/{x:float}", "/-1"),
+        ("/{x:float}", "/nan"),
+        ("/{key:uuid}", f"/{KEY.hex}"),
+        ("/{key:uuid}", f"/{KEY}0"),
+        ("/{key:uuid}", "/" + "-" * 36),
         ("/a", "/a%0A"),
     ],
 )
@@ -174,7 +188,7 @@ async def test_other_paths_are_404(pattern: str, path: str, autojump_clock: Mock
         ("/{:int}", "'' in .* cannot be the name"),
         ("/{request}", "'request' in .* cannot be the name"),
         ("/{a}/{a}", "'a' in .* cannot be the name"),
-        ("/{n:float}", "'float' in .* is no kind of parameter: use str, int, path"),
+        ("/{n:real}", "'real' in .* is no kind of parameter: use str, int, float, uuid, path"),
         ("/{n: int}", "' int' in .* is no kind"),
         ("/{a", "a brace in '/{a' has no partner"),
         ("/a}", "a brace in '/a}' has no partner"),
@@ -467,6 +481,8 @@ async def test_a_folder_is_served_below_its_prefix(
         assert await browser.get(base + "/") == "home"
         assert await browser.get(base + "/a%20b.txt") == "text"
         assert await browser.get(base + "/sub/") == "sub"
+        status, headers, _ = await browser.ask(base + "/sub?x=1")
+        assert (status, headers["location"]) == (301, "./sub/?x=1")
         assert await browser.status(base + "/missing") == 404
         assert await browser.status(base + "/a%20b.txt", "POST") == 405
         status, headers, _ = await browser.ask(base + "/a%20b.txt", "HEAD")
@@ -503,6 +519,28 @@ async def test_a_nul_in_a_path_is_400(folder: Path, autojump_clock: MockClock) -
     routes.static("/static", folder)
     async with browse(routes) as browser:
         assert await browser.status("/static/a%00b") == 400
+
+
+async def test_the_prefix_without_its_slash_leads_to_the_folder(
+    folder: Path, autojump_clock: MockClock
+) -> None:
+    routes = Routes()
+    routes.static("/a/static", folder)
+    async with browse(routes) as browser:
+        status, headers, _ = await browser.ask("/a/static?x=1")
+        assert (status, headers["location"]) == (301, "./static/?x=1")
+
+
+async def test_a_link_to_a_folder_never_leads_to_another_host(
+    folder: Path, autojump_clock: MockClock
+) -> None:
+    """A path that begins with two slashes would name a host, if it were sent back."""
+    routes = Routes()
+    routes.static("/", folder)
+    async with browse(routes) as browser:
+        for path in ("//sub", "///sub", "http://evil.example/sub"):
+            status, headers, _ = await browser.ask(path)
+            assert (status, headers["location"]) == (301, "./sub/")
 
 
 def test_what_is_no_folder_is_refused_at_once(folder: Path) -> None:

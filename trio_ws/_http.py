@@ -99,28 +99,45 @@ class ServerHTTP:
 
     def respond(self, response: Response, *, close: bool = False) -> bytes:
         """Answer the request, and tell the client if that was the last one."""
+        answer = self.begin(response, len(response.body), close=close)
+        return answer + self.body(response.body) + self.end()
+
+    def begin(self, response: Response, length: int | None, *, close: bool = False) -> bytes:
+        """Begin an answer whose body, of ``length`` bytes, follows in pieces.
+
+        Without a length it goes in chunks, or, to HTTP/1.0, until the connection ends.
+        """
         exchange = self._exchange
         headers = [_encode(*pair) for pair in response.headers]
         if not response.has("date"):  # RFC 9110, section 6.6.1
             headers.append((b"Date", formatdate(usegmt=True).encode("ascii")))
-        if response.status not in _WITHOUT_LENGTH:
-            headers.append((b"Content-Length", b"%d" % len(response.body)))
+        if length is not None and response.status not in _WITHOUT_LENGTH:
+            headers.append((b"Content-Length", b"%d" % length))
         if response.has("upgrade"):  # RFC 9110, section 7.8
             headers.append((b"Connection", b"upgrade"))
         if close or self.closing or not exchange.read or (self._eof and not self._buffer.data):
             headers.append((b"Connection", b"close"))
-
-        http = exchange.http
-        answer = http.send(
+        return exchange.http.send(
             h11.Response(
                 status_code=response.status,
                 headers=headers,
                 reason=_PHRASES.get(response.status, b""),
             )
         )
-        if response.body and not exchange.head_only:
-            answer += http.send(h11.Data(data=response.body))
-        answer += http.send(h11.EndOfMessage())
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether the client gets the body: with HEAD it does not."""
+        return not self._exchange.head_only
+
+    def body(self, piece: bytes) -> bytes:
+        """Make a piece of the body, of which nothing is left if the client does not get it."""
+        return self._exchange.http.send(h11.Data(data=piece)) if piece and self.wants_body else b""
+
+    def end(self) -> bytes:
+        """End the answer, whose length has to be the one that was announced."""
+        http = self._exchange.http
+        answer = http.send(h11.EndOfMessage())
         # h11 knows about HTTP/1.0 and "Connection: close" on either side.
         self.closing = not (http.our_state is h11.DONE and http.their_state is h11.DONE)
         if not self.closing:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
 
 import attrs
 
@@ -34,6 +38,8 @@ class Response:
     status: int
     headers: tuple[tuple[str, str], ...]
     """With Content-Type, if there is one."""
+    path: Path | None = None
+    """The file that is sent as the body, if one is: see `file`."""
 
     def __init__(
         self,
@@ -65,9 +71,70 @@ class Response:
             content, int(status), fields
         )
 
+    @classmethod
+    def html(cls, text: str, *, status: int = 200, headers: Headers = ()) -> Response:
+        """Make a web page."""
+        content_type = "text/html; charset=utf-8"
+        return Response(text, status=status, headers=headers, content_type=content_type)
+
+    @classmethod
+    def json(cls, value: Any, *, status: int = 200, headers: Headers = ()) -> Response:
+        """Make a response of what `json.dumps` takes.
+
+        Raises:
+          TypeError, ValueError: the value is no JSON: of another type, NaN, infinite, ...
+        """
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        content_type = "application/json"
+        return Response(text, status=status, headers=headers, content_type=content_type)
+
+    @classmethod
+    def redirect(cls, location: str, *, status: int = 302, headers: Headers = ()) -> Response:
+        """Send the client to another place: a URL, or a path with or without a host.
+
+        Characters beyond ASCII are percent-encoded. A place that a client may choose has to
+        be checked by you, or your site lends its good name to others.
+
+        Raises:
+          ValueError: the status is none of 301, 302, 303, 307, 308, or the place cannot be
+              written into a header.
+        """
+        if status not in _REDIRECTS:
+            raise ValueError(f"a redirect has status 301, 302, 303, 307 or 308, not {status}")
+        target = ("Location", quote(location, safe=_SAFE_IN_LOCATION))
+        return Response(status=status, headers=(*check_headers(headers, frozenset()), target))
+
+    @classmethod
+    def file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        status: int = 200,
+        headers: Headers = (),
+        content_type: str | None = None,
+    ) -> Response:
+        """Send a file, piece by piece, when it is the response's turn.
+
+        It is opened then, in a thread: one that is not there, is no regular file or may not
+        be read is answered 404. The name decides on the type, if you do not. Links are
+        followed. With status 200 there is an ETag and a Last-Modified, and conditions and a
+        range in the request are heeded (RFC 9110, sections 13 and 14).
+        """
+        if status in WITHOUT_BODY:
+            raise ValueError(f"a response with status {status} has no body")
+        response = Response(status=status, headers=headers, content_type=content_type)
+        object.__setattr__(response, "path", Path(path))  # frozen from here on
+        return response
+
     def has(self, name: str) -> bool:
         """Whether there is a header of that name, given in lower case."""
         return any(name == found.lower() for found, _ in self.headers)
+
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})  # RFC 9110, section 15.4
+# The delimiters of RFC 3986, and the percent sign of what is encoded already. Spaces are
+# encoded; control characters are not, so that check_headers refuses them.
+_SAFE_IN_LOCATION: Final = "/?:@!$&'()*+,;=-._~%[]#\r\n\0"
 
 
 class BadRequest(Exception):

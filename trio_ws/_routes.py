@@ -9,15 +9,17 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 import trio
 
+from ._files import NOT_FOUND
 from ._http_response import Response, upgrade_required
 from ._request import Request, WebSocketRequest
-from ._static import NOT_FOUND, StaticFiles
+from ._static import StaticFiles, with_slash
 
 WebSocketHandler: TypeAlias = Callable[..., Awaitable[object]]
 PageFunction: TypeAlias = Callable[..., Awaitable[Response]]
@@ -28,6 +30,8 @@ _CONVERTERS: Final[dict[str, tuple[str, str, Callable[[str], object]]]] = {
     # What each character may be, how many there may be, and what becomes of them.
     "str": (r"[^/]", "+", str),
     "int": (r"[0-9]", "{1,18}", int),  # what 64 bits hold
+    "float": (r"[0-9.]", "{1,18}", float),
+    "uuid": (r"[0-9a-fA-F-]", "{36}", uuid.UUID),
     "path": (r".", "+", str),
 }
 _PARAMETER: Final = re.compile(r"\{([^{}]*)\}")
@@ -48,7 +52,10 @@ class _Pattern:
         found = self.regex.fullmatch(path)
         if found is None:
             return None
-        return {name: self.converters[name](text) for name, text in found.groupdict().items()}
+        try:
+            return {name: self.converters[name](text) for name, text in found.groupdict().items()}
+        except ValueError:  # "1.2.3", for one
+            return None
 
 
 @attrs.frozen
@@ -61,8 +68,10 @@ class Routes:
     """Handlers by path: a plain value, to be served or included in another one.
 
     Paths are compared after percent-decoding, in the order in which they were added.
-    ``{name}`` is a segment or a part of one, ``{name:int}`` a number, ``{name:path}`` all
-    that follows; each takes as much as it can. They arrive as keyword arguments.
+    ``{name}`` is a segment or a part of one, ``{name:int}`` and ``{name:float}`` are numbers
+    without a sign, of up to 18 characters, ``{name:uuid}`` is a `uuid.UUID` in its usual
+    form, ``{name:path}`` is all that follows. Each takes as much as it can. They arrive as
+    keyword arguments.
     """
 
     def __init__(self) -> None:
@@ -88,7 +97,10 @@ class Routes:
     def static(self, prefix: str, folder: str | os.PathLike[str]) -> None:
         """Serve the files of a folder below ``prefix``; ``index.html`` for a folder.
 
-        Nothing outside of the folder is served, not even through links.
+        Nothing outside of the folder is served, not even through links, and nothing whose
+        name begins with a dot, but for ``.well-known`` (RFC 8615). Files are looked up anew
+        for each request, and sent as `Response.file` does. Browsers may keep them, and ask
+        whether they have changed.
 
         Raises:
           ValueError: the prefix does not begin with ``/``, or has parameters.
@@ -98,8 +110,14 @@ class Routes:
         base = _check_prefix(prefix)
 
         async def file(request: Request, *, rest: str = "") -> Response:
-            return await files.respond(rest)
+            return await files.respond(request, rest)
 
+        async def folder_itself(request: Request) -> Response:
+            await trio.lowlevel.checkpoint()
+            return with_slash(request)
+
+        if base:
+            self.get(base)(folder_itself)
         self.get(base + "/")(file)
         self.get(base + "/{rest:path}")(file)
 

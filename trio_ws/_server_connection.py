@@ -13,6 +13,7 @@ import trio
 
 from ._connection import new_id
 from ._errors import ConnectionClosed, JoinRefused, find_refusal
+from ._files import NOT_FOUND, OpenFile, open_file
 from ._flag import Flag
 from ._http_connection import HTTPConnection
 from ._http_request import RequestHead
@@ -203,7 +204,7 @@ class ServerConnection:
             except Exception as exc:  # noqa: BLE001  # the application's, told as one wishes
                 self._on_handler_error(exc)
                 response = Response("internal error\n", status=500)
-            await self._send(response)
+            await self._send(response, request._head)
         finally:
             self._set_idle()
             self._let_escape()
@@ -290,16 +291,37 @@ class ServerConnection:
         elif self in self._state.opening:
             self._log(logging.INFO, "dropped before a request had come")
 
-    async def _send(self, response: Response, *, last: bool = False) -> None:
-        """Send a response of any size: what bounds it is the lack of progress."""
+    async def _send(
+        self, response: Response, request: RequestHead | None = None, *, last: bool = False
+    ) -> None:
         close = last or bool(self._state.draining)
-        answer = memoryview(self._http.protocol.respond(response, close=close))
+        if response.path is not None and request is not None:
+            file = await open_file(response.path, response, request)
+            if file is not None:
+                await self._send_file(file, close=close)
+                return
+            response = NOT_FOUND
+        await self._write(self._http.protocol.respond(response, close=close))
+
+    async def _send_file(self, file: OpenFile, *, close: bool) -> None:
+        http = self._http.protocol
+        with file:
+            await self._write(http.begin(file.head, file.length, close=close))
+            self._allow(math.inf)  # a slow disk is not the client's fault
+            while http.wants_body and (piece := await file.read()):
+                await self._write(http.body(piece))
+                self._allow(math.inf)
+            await self._write(http.end())
+
+    async def _write(self, data: bytes) -> None:
+        """Send an answer or a part of any size: what bounds it is the lack of progress."""
         self._unanswered = False
         self._state.opening.discard(self)
-        while answer:
+        rest = memoryview(data)
+        while rest:
             self._allow(self._options.write_timeout)
-            await self._http.send(bytes(answer[:READ_SIZE]))
-            answer = answer[READ_SIZE:]
+            await self._http.send(bytes(rest[:READ_SIZE]))
+            rest = rest[READ_SIZE:]
 
     def _count_rejection(self, status: int) -> None:
         self._state.opening.discard(self)
