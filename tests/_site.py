@@ -23,6 +23,7 @@ from trio_ws import (
     open_websocket_over_stream,
     serve_websocket_listeners,
 )
+from trio_ws._budget import Budget
 from trio_ws._client import Opening
 
 Handler = Callable[[WebSocketRequest], Awaitable[object]]
@@ -208,6 +209,20 @@ async def serve(
         await site.over.wait()
         nursery.cancel_scope.cancel()
     site.assert_nothing_left()
+
+
+@asynccontextmanager
+async def bounded(
+    limit: float, handler: Handler = echo, **options: Any
+) -> AsyncIterator[tuple[Site, Budget]]:
+    """Serve with a budget; at the end nothing may be left in the books."""
+    async with serve(handler, Options(memory_budget=limit, **options)) as site:
+        budget = site.server._state.budget
+        assert budget is not None
+        yield site, budget
+    assert budget.used == 0
+    assert not budget._accounts
+    assert not budget._waiting
 
 
 async def until(fulfilled: Callable[[], bool]) -> None:

@@ -860,3 +860,30 @@ def test_wsproto_understands_us_and_is_understood(
         theirs.receive_data(encode_frame(BINARY, ours.compress(data), rsv1=True, masked=client))
         assert data_of(list(theirs.events())) == data
         assert data_of(peer.feed(theirs.send(BytesMessage(data)))) == data
+
+
+# Limits and memory...
+
+
+def test_a_frame_limit_is_for_what_is_on_the_wire() -> None:
+    deflate = PerMessageDeflate(
+        FRESH, DEFAULT, client=False, max_message_size=2**20, max_fragments=9, max_frame_size=50
+    )
+    peer = Receiver(deflate, client=False)
+    small = zlib.compress(b"x" * 10_000, wbits=-15)
+    assert len(small) <= 50
+    assert peer.message(small) == b"x" * 10_000
+    events = peer.frame(bytes(51))
+    peer.assert_refused(events, CloseReason.MESSAGE_TOO_BIG, "frame of 51 bytes: 50 is the most")
+
+
+def test_what_zlib_holds_is_known() -> None:
+    peer = receiver(KEPT)
+    deflate = peer.limits
+    assert isinstance(deflate, PerMessageDeflate)
+    assert deflate.memory == 0
+    peer.frame(zlib.compress(b"x" * 100, wbits=-15)[:-2], fin=False)
+    inflating = 2**15 + 7 * 1024
+    assert deflate.memory == inflating
+    deflate.compress(b"x" * 100)
+    assert deflate.memory == inflating + 2**17 + 2**14 + 7 * 1024

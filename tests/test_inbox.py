@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
+from trio_ws._budget import Budget
 from trio_ws._inbox import OVERHEAD, Inbox
 from trio_ws._messages import MessagePart
 from trio_ws.testing import cancellations
@@ -364,3 +365,32 @@ async def test_what_is_unread_can_be_dropped() -> None:
     consumer.inbox.end(lambda: ValueError("over"))
     with pytest.raises(ValueError, match="over"):
         await consumer.inbox.get_part()
+
+
+# A budget (see test_budget.py)...
+
+
+def make_inbox(budget: Budget) -> Inbox:
+    account = budget.open_account(lambda: None)
+    inbox = Inbox(math.inf, lambda: None, account)
+    account.evict = inbox.discard
+    return inbox
+
+
+async def test_what_is_held_is_told_to_the_budget() -> None:
+    budget = Budget(1000)
+    inbox = make_inbox(budget)
+    inbox.put(MessagePart("abc", 3, final=True))
+    inbox.put(MessagePart("de", 2, final=False))
+    assert budget.used == inbox.held == 5 + OVERHEAD
+    assert await inbox.get() == "abc"
+    assert budget.used == 2
+    inbox.discard()
+    assert budget.used == 0
+
+
+async def test_an_inbox_may_be_emptied_by_what_it_takes_in() -> None:
+    budget = Budget(100)
+    inbox = make_inbox(budget)
+    inbox.put(MessagePart(b"x" * 101, 101, final=False))
+    assert (inbox.size, budget.used) == (0, 0)

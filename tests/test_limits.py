@@ -157,3 +157,10 @@ def test_a_close_with_1014_looks_like_1013_to_wsproto(client: bool) -> None:
     peer = receiver(client)
     assert peer.frame(b"\x03\xf6why", opcode=CLOSE) == [CloseConnection(1013, "why")]
     assert peer.limits.bad_gateway
+
+
+def test_a_frame_beyond_its_own_limit_is_refused_from_its_header_alone(client: bool) -> None:
+    peer = FrameReceiver(Limits(math.inf, math.inf, 10), client=client)
+    assert len(peer.frame(b"0123456789", fin=False)) == 1
+    events = peer.header(CONTINUATION, 11)
+    peer.assert_refused(events, CloseReason.MESSAGE_TOO_BIG, "frame of 11 bytes: 10 is the most")

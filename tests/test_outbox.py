@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from trio_ws._budget import Budget
 from trio_ws._outbox import BATCH, MAX_PONGS, Outbox
 from trio_ws.testing import cancellations
 
@@ -330,3 +331,32 @@ async def test_feeders_are_told_about_the_end() -> None:
     outbox.feeders.append(lambda: told.append("told"))
     outbox.refuse(raise_over)
     assert told == ["told"]
+
+
+# A budget (see test_budget.py)...
+
+
+def test_what_is_queued_for_one_alone_is_told_to_the_budget() -> None:
+    budget = Budget(1000)
+    outbox = Outbox(math.inf, lambda: None, budget.open_account(lambda: None))
+    outbox.put([b"own"])
+    outbox.put([b"everybody's"], shared=True)
+    outbox.put([b"own", b" too"])
+    assert budget.used == 10
+    outbox.next_batch()
+    assert budget.used == 10  # until it has left
+    outbox.written()
+    assert budget.used == 0
+
+
+def test_what_remains_is_never_more_than_there_is() -> None:
+    """Which frames are shared is not remembered: the others are taken to leave last."""
+    budget = Budget(1000)
+    outbox = Outbox(math.inf, lambda: None, budget.open_account(lambda: None))
+    outbox.put([b"x" * 10])
+    outbox.put([b"x" * (BATCH - 10), b"x" * 7], shared=True)
+    outbox.next_batch()
+    outbox.written()
+    assert (outbox.size, budget.used) == (7, 7)
+    outbox.discard()
+    assert budget.used == 0

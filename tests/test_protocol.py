@@ -488,3 +488,33 @@ def test_what_one_side_sends_the_other_receives(
         parts = peer.feed(b"".join(us.protocol.encode(PreparedMessage(data))))
         assert type(data)().join(part.data for part in parts) == data
         assert parts[-1].final
+
+
+# Memory...
+
+
+def test_what_is_not_parsed_yet_is_held(side: Side) -> None:
+    frame = side.frame(BINARY, b"x" * 100)
+    side.protocol.receive_data(frame * 3)
+    assert side.protocol.held == 3 * len(frame)
+    side.protocol.next_event()
+    assert side.protocol.held == 2 * len(frame)
+    side.events()
+    assert side.protocol.held == 0
+
+
+def test_so_is_what_compression_needs_for_the_rest_of_a_message(role: Role) -> None:
+    side = Side(role, Options(), DEFLATE)
+    payload = zlib.compress(b"x" * 100, wbits=-12)
+    side.feed(side.frame(BINARY, payload[:-2], fin=False, rsv1=True))
+    assert side.protocol.held == 11 * KIB
+    side.feed(side.frame(CONTINUATION, payload[-2:]))
+    assert side.protocol.held == 0
+
+
+@pytest.mark.parametrize("fin", [True, False], ids=["plain", "fragment"])
+def test_a_frame_beyond_its_limit_is_refused(role: Role, fin: bool) -> None:
+    side = Side(role, Options(max_frame_size=100))
+    assert len(side.feed(side.frame(BINARY, b"x" * 100))) == 1
+    (event,) = side.feed(side.frame(BINARY, b"x" * 101, fin=fin))
+    assert event == Violated(1009, "frame of 101 bytes: 100 is the most")

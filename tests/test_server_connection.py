@@ -736,7 +736,7 @@ async def test_a_crowd_from_one_address_is_bounded_and_told_503() -> None:
         assert b"\r\nRetry-After: 5\r\n" in head
         await streams[0].aclose()
         await until(lambda: len(server._state.admitted) == 1)
-        assert dict(server._state.hosts) == {"127.0.0.1": 1}
+        assert dict(server._state.networks) == {"127.0.0.1": 1}
         stream = await connect()
         await stream.send_all(upgrade())
         assert bytes(await stream.receive_some())[9:12] == b"101"

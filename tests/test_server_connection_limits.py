@@ -143,3 +143,19 @@ async def test_who_is_dropped_or_lost_early_takes_a_line(autojump_clock, caplog)
             ("INFO", "refused: 426: a WebSocket is served here, over HTTP/1.1"),
             ("DEBUG", "lost: MemoryReceiveStream was closed"),
         ]
+
+
+# The budget (see test_budget.py)...
+
+
+async def test_newcomers_are_refused_when_memory_is_short(autojump_clock) -> None:
+    async with serve(memory_budget=1000) as (door, server):
+        _, stream = await answer(door)
+        await stream.send_all(b"\x02\xfe\x02\xee" + bytes(4 + 750))  # begins a message of 750
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().memory == 750
+        assert (await answer(door))[0] == 503
+        await stream.send_all(b"\x00\xfe\x00\xfb" + bytes(4 + 251))
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().memory == 0
+        assert (await answer(door))[0] == 101

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trio_ws._streams import LINGER_BYTES, LINGER_TIME, linger, stream_address, tls_of
+from trio_ws._streams import LINGER_BYTES, LINGER_TIME, linger, network_of, stream_address, tls_of
 from trio_ws.testing import MemoryNetwork
 
 
@@ -182,3 +182,19 @@ async def test_lingering_can_be_cancelled(autojump_clock: MockClock) -> None:
         await linger(ours)
     assert scope.cancelled_caught
     assert trio.current_time() - before == LINGER_TIME / 2
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::7", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::7", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+    ],
+)
+def test_of_ipv6_the_network_is_counted(host: str, network: str) -> None:
+    assert network_of(host) == network

@@ -44,6 +44,7 @@ from typing import Final
 import attrs
 import trio
 
+from ._budget import Account, Budget, open_purse
 from ._errors import ConnectionClosed, ConnectionEnded, ConnectionLost, ProtocolViolation
 from ._inbox import Inbox
 from ._linked_nursery import LinkedNursery
@@ -95,13 +96,16 @@ class Connection:
         *,
         client: bool,
         name: str | None = None,
+        budget: Budget | None = None,
     ) -> None:
+        account = None if budget is None else budget.open_account(self._evict)
+        self.account: Account | None = account
         self.options = options
         self.client = client
         self.protocol = protocol
         self.id: str = name or new_id()
-        self.inbox: Inbox = Inbox(options.receive_buffer, self._on_drained)
-        self.outbox: Outbox = Outbox(options.send_buffer, self._on_work)
+        self.inbox: Inbox = Inbox(options.receive_buffer, self._on_drained, account)
+        self.outbox: Outbox = Outbox(options.send_buffer, self._on_work, account)
         self.nurseries: list[LinkedNursery] = []
         self.pings: dict[bytes, Ping] = {}
         self.latency: float | None = None
@@ -117,6 +121,7 @@ class Connection:
         self.bytes_sent: int = 0
 
         self._transport = Transport(stream)
+        self._purse = open_purse(account)
         self._rest = memoryview(b"")  # of a batch that has begun to leave
         self._flushing = False
         self._reading = trio.CancelScope(shield=True)
@@ -134,16 +139,17 @@ class Connection:
 
     # Sending...
 
-    def send_nowait(self, message: PreparedMessage) -> bool:
+    def send_nowait(self, message: PreparedMessage, *, shared: bool = True) -> bool:
         """Queue a message if there is room for it now; `False` if there is not.
 
-        For rooms, which keep a queue of their own for a member who is behind.
+        For rooms, which keep a queue of their own for a member who is behind. ``shared``:
+        others get the same message.
 
         Raises: as `send`.
         """
         if not self.outbox.has_room():
             return False
-        self.outbox.put(self.protocol.encode(message))
+        self.outbox.put(self.protocol.encode(message), shared=shared)
         self.messages_sent += 1
         return True
 
@@ -178,6 +184,18 @@ class Connection:
         self._queue_close()
         self._announce_end()
         self._drained.set()
+
+    def close_account(self) -> None:
+        """Draw on the budget no more: everything has been dropped."""
+        if self.account is not None:
+            self.account.close()
+
+    def _evict(self) -> None:
+        """Make room for others: drop all that waits, and say Close 1013."""
+        logger.warning("websocket %s: closed, it holds most of what all may hold", self.id)
+        self.inbox.discard()
+        self.outbox.discard()
+        self.begin_close(CloseCode.TRY_AGAIN_LATER, "out of memory")
 
     def give_up(self, reason: str) -> None:
         """Declare the connection lost."""
@@ -254,6 +272,8 @@ class Connection:
         while True:
             while self._dispatch():  # noqa: ASYNC110  # the checkpoint is for others
                 await trio.lowlevel.checkpoint()
+            if self._purse is not None:
+                self._purse.settle(self.protocol.held)
             if self._done:
                 return True
             if self.inbox.full:

@@ -14,6 +14,7 @@ wsproto that knows what is worth compressing, or what a room has compressed alre
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import zlib
@@ -152,6 +153,9 @@ MAX_STREAMS: Final = 256
 """Deflate streams in one frame. A sender starts a new one when it cannot flush otherwise
 (RFC 7692, section 7.2.3.4), as a rule once a frame; each costs more than its two bytes."""
 
+_ZLIB_STATE: Final = 7 * 1024
+"""What zlib takes besides its windows and tables, either way."""
+
 _TAIL: Final = b"\x00\x00\xff\xff"  # RFC 7692, section 7.2.1: taken off, and put back
 _LAST_BLOCK: Final = b"\x01\x00\x00\xff\xff"  # RFC 1951, section 3.2.4: last, stored, empty
 _EMPTY: Final = b"\x00"  # RFC 7692, section 7.2.3.6: a message of nothing
@@ -182,8 +186,9 @@ class PerMessageDeflate(Limits):
         client: bool,
         max_message_size: float,
         max_fragments: float,
+        max_frame_size: float = math.inf,
     ) -> None:
-        super().__init__(max_message_size, max_fragments)
+        super().__init__(max_message_size, max_fragments, max_frame_size)
         server = (parameters.server_no_context_takeover, parameters.server_max_window_bits)
         theirs = (parameters.client_no_context_takeover, parameters.client_max_window_bits)
         if client:
@@ -211,6 +216,16 @@ class PerMessageDeflate(Limits):
         self._level = settings.level
         self._memory_level = settings.memory_level
         self._compressor: _Compress | None = None
+        self._inflate_memory = (1 << self._inflate_bits) + _ZLIB_STATE
+        self._deflate_memory = (1 << (self._window_bits + 2)) + (1 << (self._memory_level + 9))
+        self._deflate_memory += _ZLIB_STATE
+
+    @property
+    def memory(self) -> int:
+        """Bytes that zlib holds between two frames (its own figures, in zconf.h)."""
+        inflating = self._decompressor is not None
+        deflating = self._compressor is not None
+        return inflating * self._inflate_memory + deflating * self._deflate_memory
 
     # Receiving...
 
@@ -226,19 +241,22 @@ class PerMessageDeflate(Limits):
         if first:
             self._compressed = rsv.rsv1
             self._wire = 0
-        if not self._compressed:
-            return super().frame_inbound_header(proto, opcode, rsv, payload_length)
-
-        verdict = super().frame_inbound_header(proto, opcode, rsv, 0)
-        if verdict is not NO_RSV or self._control:
+        verdict = super().frame_inbound_header(proto, opcode, rsv, payload_length)
+        if verdict is not NO_RSV or self._control or not self._compressed:
             return verdict
+        # On any other frame than the first wsproto shall complain about the bit.
+        return _RSV1 if first else NO_RSV
+
+    def judge_size(self, payload_length: int) -> CloseReason | RsvBits:
+        """Judge what a compressed message takes on the wire."""
+        if not self._compressed:
+            return super().judge_size(payload_length)
         if (wire := self._wire + payload_length) > self._max_wire:
             most = f"{self._max_message_size:.0f} is the most after inflating"
             return self.refuse(
                 CloseReason.MESSAGE_TOO_BIG, f"message of {wire} compressed bytes: {most}"
             )
-        # On any other frame than the first wsproto shall complain about the bit.
-        return _RSV1 if first else NO_RSV
+        return NO_RSV
 
     def frame_inbound_payload_data(
         self, proto: FrameDecoder | FrameProtocol, data: bytes

@@ -19,6 +19,7 @@ from typing import Final
 
 import trio
 
+from ._budget import Account, open_purse
 from ._messages import Data, MessagePart
 from ._pace import Pace
 
@@ -29,9 +30,12 @@ OVERHEAD: Final = 64
 class Inbox:
     """The receiving half of a connection: a queue bounded in bytes, for one consumer."""
 
-    def __init__(self, limit: float, on_drained: Callable[[], None]) -> None:
+    def __init__(
+        self, limit: float, on_drained: Callable[[], None], account: Account | None = None
+    ) -> None:
         self._limit = limit
         self._on_drained = on_drained
+        self._purse = open_purse(account)
         self._messages: deque[tuple[Data, int]] = deque()
         self._pieces: list[Data] = []  # of the message that is not complete yet
         self._pieces_size = 0
@@ -54,8 +58,13 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether reading should pause."""
-        held = self.size + OVERHEAD * len(self._messages)
+        held = self.size + OVERHEAD * len(self._messages)  # not `held`: it is asked so often
         return held >= self._limit and not self._whole_wanted and self._end is None
+
+    @property
+    def held(self) -> int:
+        """What is unread, and what that costs besides."""
+        return self.size + OVERHEAD * len(self._messages)
 
     @property
     def unread_messages(self) -> int:
@@ -76,6 +85,8 @@ class Inbox:
             self._whole_wanted = False  # here it is; what comes behind it has to wait
         if not self._whole_wanted:
             self._news.unpark_all()
+        if self._purse is not None:
+            self._purse.settle(self.held)
 
     def _add_piece(self, part: MessagePart) -> None:
         pieces = self._pieces
@@ -112,6 +123,8 @@ class Inbox:
         self._messages.clear()
         self._pieces.clear()
         self._pieces_size = self.size = 0
+        if self._purse is not None:
+            self._purse.settle(0)
 
     # The consumer's side...
 
@@ -175,5 +188,7 @@ class Inbox:
 
     def _taken(self, size: int) -> None:
         self.size -= size
+        if self._purse is not None:
+            self._purse.settle(self.held)
         if not self.full:
             self._room.unpark_all()

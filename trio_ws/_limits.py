@@ -16,6 +16,7 @@ tells the opcode.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from wsproto.extensions import Extension
@@ -31,16 +32,18 @@ class Limits(Extension):
     """The limits of one connection.
 
     A message that would be longer than ``max_message_size`` bytes is refused with
-    1009, a frame beyond ``max_fragments`` of one message with 1008, and one that
-    is out of order (RFC 6455, section 5.4) with 1002: all before a byte of its
-    payload is taken. Control frames pass uncounted.
+    1009, as is a frame of more than ``max_frame_size``; a frame beyond ``max_fragments``
+    of one message with 1008, and one that is out of order (RFC 6455, section 5.4) with
+    1002: all before a byte of its payload is taken. Control frames pass uncounted.
     """
 
     name = "x-trio-ws-limits"
     inflates = False
     """Whether a piece can be longer than the bytes it was made from."""
 
-    def __init__(self, max_message_size: float, max_fragments: float) -> None:
+    def __init__(
+        self, max_message_size: float, max_fragments: float, max_frame_size: float = math.inf
+    ) -> None:
         self.size = 0
         """Bytes so far of the current message, or of the last one, after inflating."""
         self.violation: str | None = None
@@ -50,6 +53,7 @@ class Limits(Extension):
         not know it, and would take it for a violation: it gets to see 1013 instead."""
         self._max_message_size = max_message_size
         self._max_fragments = max_fragments
+        self._max_frame_size = max_frame_size
         self._fragments = 0  # complete frames of an unfinished message
         self._control = False  # whether the current frame is a control frame
         self._close = False  # whether it is a Close
@@ -88,6 +92,15 @@ class Limits(Extension):
             return self.refuse(
                 CloseReason.POLICY_VIOLATION, f"message of {self._fragments + 1} frames: {most}"
             )
+        if payload_length > self._max_frame_size:
+            most = f"{self._max_frame_size:.0f} is the most"
+            return self.refuse(
+                CloseReason.MESSAGE_TOO_BIG, f"frame of {payload_length} bytes: {most}"
+            )
+        return self.judge_size(payload_length)
+
+    def judge_size(self, payload_length: int) -> CloseReason | RsvBits:
+        """Judge the message as it would be with one more frame."""
         if (size := self.size + payload_length) > self._max_message_size:
             most = f"{self._max_message_size:.0f} is the most"
             return self.refuse(CloseReason.MESSAGE_TOO_BIG, f"message of {size} bytes: {most}")

@@ -143,6 +143,9 @@ class Options:
     kernel never gives up on a peer that announces a closed window (RFC 9293, 3.8.6.1)."""
     max_message_size: float = attrs.field(default=MIB, converter=_limit, validator=_positive)
     """Bytes of one message, after inflating. Judged from the frame header."""
+    max_frame_size: float = attrs.field(default=None, converter=_limit, validator=_positive)
+    """Bytes of one frame, as its header says; before inflating therefore. None by
+    default: a browser sends each message in one frame, and ``max_message_size`` bounds it."""
     max_fragments: float = attrs.field(default=4096, converter=_limit, validator=_positive)
     """Frames of one message: an empty one costs as much work as a full one."""
     receive_buffer: float = attrs.field(default=64 * KIB, converter=_limit, validator=_positive)
@@ -164,10 +167,18 @@ class Options:
     max_connections_per_address: float = attrs.field(
         default=None, converter=_limit, validator=_positive
     )
-    """Server: connections at a time from one IP address. None by default: behind a
-    proxy all come from one."""
+    """Server: connections at a time from one IP address; of IPv6 from one network of 64
+    bits, since whoever has an address has all of these (RFC 6177). None by default: behind
+    a proxy all come from one."""
     max_handshakes: float = attrs.field(default=1000, converter=_limit, validator=_positive)
     """Server: connections at a time that are not yet accepted or rejected."""
+    memory_budget: float = attrs.field(default=None, converter=_limit, validator=_positive)
+    """Server: bytes that all connections together may hold: what came and is unread,
+    messages that are not complete, the state of compression, what is queued for
+    sending, and in rooms for members who are behind. Beyond three quarters of it requests
+    are answered with 503; beyond all of it the connection that holds most is closed with
+    1013, and what it holds is dropped. Text is counted as UTF-8. None by default: it
+    depends on the machine, and the limits above bound what each connection holds."""
     on_handler_error: Literal["log", "raise"] = attrs.field(
         default="log", validator=attrs.validators.in_(("log", "raise"))
     )

@@ -23,6 +23,7 @@ from typing import Final
 
 import trio
 
+from ._budget import Account, Purse, open_purse
 from ._options import KIB
 
 BATCH: Final = 64 * KIB
@@ -37,8 +38,15 @@ enough that a peer that only pings and never reads takes no more than 2 KiB."""
 class Outbox:
     """The sending half of a connection: frames in the order in which they leave."""
 
-    def __init__(self, limit: float, on_work: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        limit: float,
+        on_work: Callable[[], None] | None = None,
+        account: Account | None = None,
+    ) -> None:
         self._limit = limit
+        self._purse = open_purse(account)
+        self._own = 0  # bytes of what is queued for this connection alone, at most
         self._on_work = on_work or self.wake_writer
         self._pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
         self._control: deque[tuple[bytes, Callable[[], None]]] = deque()
@@ -118,11 +126,21 @@ class Outbox:
             await trio.lowlevel.checkpoint_if_cancelled()  # if the end cancels, that comes first
             self.check()
 
-    def put(self, frames: Sequence[bytes]) -> None:
-        """Queue a message, or a part of one: with the turn, or right after `has_room`."""
+    def put(self, frames: Sequence[bytes], *, shared: bool = False) -> None:
+        """Queue a message, or a part of one: with the turn, or right after `has_room`.
+
+        ``shared``: the same frames are queued elsewhere, and cost nothing here.
+        """
+        size = sum(map(len, frames))
         self._data.extend(frames)
-        self.size += sum(map(len, frames))
+        self.size += size
         self._on_work()
+        if self._purse is not None:
+            self._settle(self._purse, 0 if shared else size)
+
+    def _settle(self, purse: Purse, more: int = 0) -> None:
+        self._own = min(self._own + more, self.size)
+        purse.settle(self._own)
 
     def put_ping(self, frame: bytes, left: Callable[[], None]) -> None:
         """Queue a Ping; ``left`` is called when it has left."""
@@ -157,6 +175,8 @@ class Outbox:
         self._control.clear()
         self._pongs.clear()
         self.size = self._batch_size
+        if self._purse is not None:
+            self._settle(self._purse)
 
     # The writing task's side...
 
@@ -206,6 +226,8 @@ class Outbox:
         self._in_flight = False
         self.size -= self._batch_size
         self._batch_size = 0
+        if self._purse is not None:
+            self._settle(self._purse)
         leaving, self._leaving = self._leaving, []
         for left in leaving:
             left()

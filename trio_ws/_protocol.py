@@ -87,7 +87,7 @@ class Protocol:
         role = ConnectionType.CLIENT if client else ConnectionType.SERVER
         self._wsproto = Connection(role, extensions=[self._limits])
         self._parsed: Iterator[WsprotoEvent] = iter(())
-        self._max_message_size = options.max_message_size
+        self._max_plain = min(options.max_message_size, options.max_frame_size)
         bounded = options.max_message_size <= _INFLATE_STEP * _EXPANSION
         self._step = None if bounded or not self._limits.inflates else _INFLATE_STEP
         self._counted = 0  # bytes of the current message that parts have told so far
@@ -98,6 +98,12 @@ class Protocol:
         self._in_message = False  # fragments have come, and more have to
         self.unfinished: bool = False
         """Whether the last `next_event` has stopped before it had to."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that are not parsed yet, and what compression holds."""
+        unread = len(self._unread) - self._at
+        return unread if self._deflate is None else unread + self._deflate.memory
 
     # Receiving...
 
@@ -164,7 +170,7 @@ class Protocol:
             or self._in_message
             or end > len(data)
             or (second > 127) is self._client
-            or end - start > self._max_message_size
+            or end - start > self._max_plain
             or _wasteful(second & 0x7F, end - start)
         ):
             return None
@@ -299,7 +305,8 @@ def _make_extension(
     client: bool, options: Options, parameters: DeflateParameters | None
 ) -> tuple[Limits, PerMessageDeflate | None]:
     if parameters is None:
-        return Limits(options.max_message_size, options.max_fragments), None
+        limits = (options.max_message_size, options.max_fragments, options.max_frame_size)
+        return Limits(*limits), None
     assert options.compression is not None, "agreed on without having been wanted"
     deflate = PerMessageDeflate(
         parameters,
@@ -307,5 +314,6 @@ def _make_extension(
         client=client,
         max_message_size=options.max_message_size,
         max_fragments=options.max_fragments,
+        max_frame_size=options.max_frame_size,
     )
     return deflate, deflate

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 from multidict import CIMultiDictProxy, MultiDictProxy
 
+from ._budget import Budget
 from ._deflate import accept_offers
 from ._errors import ConnectionLost
 from ._flag import Flag
@@ -107,6 +108,7 @@ class WebSocketRequest(Request):
         *,
         name: str,
         draining: Flag,
+        budget: Budget | None,
         on_accept: Callable[[WebSocket], None],
         on_reject: Callable[[int], None],
     ) -> None:
@@ -115,6 +117,7 @@ class WebSocketRequest(Request):
         self._options = options
         self._name = name
         self._draining = draining
+        self._budget = budget
         self._on_accept = on_accept
         self._on_reject = on_reject
         self._answered = False
@@ -209,6 +212,7 @@ class WebSocketRequest(Request):
             request=self._head,
             draining=self._draining,
             name=self._name,
+            budget=self._budget,
         )
 
 

@@ -61,6 +61,8 @@ class ServerStatistics:
     """Handlers that failed."""
     accept_failures: int
     """Attempts to accept a connection for which the system had no descriptor or memory."""
+    memory: int
+    """Bytes in use of `Options.memory_budget`; 0 if there is none."""
 
 
 class Server:
@@ -114,6 +116,7 @@ class Server:
             close_codes=dict(state.close_codes),
             handler_errors=state.handler_errors,
             accept_failures=state.accept_failures,
+            memory=0 if state.budget is None else state.budget.used,
         )
 
     async def drain(

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 import attrs
 import trio
 
+from ._budget import Budget
 from ._connection import new_id
 from ._errors import ConnectionClosed, JoinRefused, find_refusal
 from ._files import NOT_FOUND, OpenFile, open_file
@@ -21,7 +22,7 @@ from ._http_response import BadRequest, Response
 from ._messages import CloseCode
 from ._options import Options
 from ._request import Request, WebSocketRequest
-from ._streams import LINGER_TIME, READ_SIZE, linger, stream_address
+from ._streams import LINGER_TIME, READ_SIZE, linger, network_of, stream_address
 from ._upgrade import check_upgrade, origin_allowed
 from ._websocket import WebSocket
 
@@ -61,13 +62,17 @@ class ServerState:
     """Those that have a place. Who was refused is still there for a moment (`linger`)."""
     opening: set[ServerConnection] = attrs.field(factory=set)
     """Those of them whose first request is yet to be answered."""
-    hosts: Counter[str | None] = attrs.field(factory=Counter)
-    """How many places each address has."""
+    networks: Counter[str | None] = attrs.field(factory=Counter)
+    """How many places each address has, or network of IPv6 (`network_of`)."""
     accepted: int = 0
     handler_errors: int = 0
     accept_failures: int = 0
     rejected: Counter[int] = attrs.field(factory=Counter)
     close_codes: Counter[int] = attrs.field(factory=Counter)
+    budget: Budget | None = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda self: _make_budget(self.options), takes_self=True),
+    )
     _waiting: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def admit(self, newcomer: ServerConnection) -> str | None:
@@ -78,11 +83,11 @@ class ServerState:
         if len(self.opening) >= options.max_handshakes:
             return "too many handshakes at a time"
         most = options.max_connections_per_address
-        if newcomer.host is not None and self.hosts[newcomer.host] >= most:
+        if newcomer.network is not None and self.networks[newcomer.network] >= most:
             return "too many connections from this address"
         self.admitted.add(newcomer)
         self.opening.add(newcomer)
-        self.hosts[newcomer.host] += 1
+        self.networks[newcomer.network] += 1
         return None
 
     @property
@@ -96,9 +101,9 @@ class ServerState:
         self.opening.discard(connection)
         if connection in self.admitted:
             self.admitted.discard(connection)
-            self.hosts[connection.host] -= 1
-            if not self.hosts[connection.host]:
-                del self.hosts[connection.host]
+            self.networks[connection.network] -= 1
+            if not self.networks[connection.network]:
+                del self.networks[connection.network]
         self.wake()
 
     def wake(self) -> None:
@@ -122,6 +127,7 @@ class ServerConnection:
         self.scope = trio.CancelScope()
         address = stream_address(stream, "getpeername")
         self.host: str | None = address[0] if isinstance(address, tuple) else None
+        self.network = None if self.host is None else network_of(self.host)
         self._stream = stream
         self._state = state
         self._options = state.options
@@ -193,6 +199,8 @@ class ServerConnection:
             raise BadRequest(403, "this origin is not allowed")
         if self._state.draining:
             raise BadRequest(503, "draining", _COME_BACK)
+        if self._state.budget is not None and self._state.budget.crowded:
+            raise BadRequest(503, "out of memory", _COME_BACK)
         await self._run_handler(head)
 
     async def _serve_page(self, handler: PageHandler, request: Request) -> None:
@@ -216,6 +224,7 @@ class ServerConnection:
             self._options,
             name=self.id,
             draining=self._state.draining,
+            budget=self._state.budget,
             on_accept=self._on_accept,
             on_reject=self._count_rejection,
         )
@@ -339,6 +348,10 @@ class ServerConnection:
         """Write a line; nothing in it is in the peer's words."""
         message = f"connection %s from %s: {event}"
         logger.log(level, message, self.id, self.host, *details, exc_info=exc_info)
+
+
+def _make_budget(options: Options) -> Budget | None:
+    return None if options.memory_budget == math.inf else Budget(options.memory_budget)
 
 
 def _without_goodbyes(error: Exception) -> Exception | None:

@@ -7,6 +7,7 @@ from types import TracebackType
 
 import trio
 
+from ._budget import Budget
 from ._connection import Connection, close_code_for
 from ._deflate import DeflateParameters
 from ._errors import find_refusal
@@ -40,10 +41,13 @@ class Session:
         request: RequestHead | None = None,
         draining: Flag | None = None,
         name: str | None = None,
+        budget: Budget | None = None,
     ) -> None:
         protocol = Protocol(client=client, options=options, deflate=deflate)
         protocol.receive_data(leftover)  # frames may come right behind the handshake
-        self._connection = Connection(stream, protocol, options, client=client, name=name)
+        self._connection = Connection(
+            stream, protocol, options, client=client, name=name, budget=budget
+        )
         self.ws = WebSocket(
             self._connection,
             subprotocol=subprotocol,
@@ -79,6 +83,7 @@ class Session:
         try:
             await self._connection.over.wait()
         finally:  # even if one of the tasks, against all promises, has failed
+            self._connection.close_account()
             await self._manager.__aexit__(None, None, None)
 
     @trio.lowlevel.enable_ki_protection

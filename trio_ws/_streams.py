@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any, Final, Literal
 
 import trio
@@ -31,6 +32,20 @@ def stream_address(stream: trio.abc.Stream, name: Literal["getsockname", "getpee
         return getattr(stream.socket, name)()
     except OSError:  # the peer has gone already
         return None
+
+
+def network_of(host: str) -> str:
+    """Return what stands for a host where connections are counted by address.
+
+    That is the address, and of IPv6 the first 64 bits: a network gets no fewer to give
+    away (RFC 6177), and its hosts change the rest as they like (RFC 8981).
+    """
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host.partition("%")[0])
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
 async def linger(stream: trio.abc.Stream) -> None:

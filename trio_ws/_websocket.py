@@ -205,7 +205,8 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._outbox.take_turn()
         try:
-            self._outbox.put(self._connection.protocol.encode(message, compress=compress))
+            frames = self._connection.protocol.encode(message, compress=compress)
+            self._outbox.put(frames, shared=message is data)
         finally:
             self._outbox.end_turn()
         self._connection.messages_sent += 1

@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
@@ -103,7 +104,7 @@ class ConnectionRecipient(BaseRecipient):
     def __init__(
         self, registry: Registry, terms: Terms, ws: WebSocket, name: str | None, meta: Any
     ) -> None:
-        super().__init__(registry, terms)
+        super().__init__(registry, terms, ws._connection.account)
         more = {ws.id} if name is None else {ws.id, name}
         self.names: frozenset[str] = self.names | more
         self.connection_id: str | None = ws.id
@@ -114,6 +115,8 @@ class ConnectionRecipient(BaseRecipient):
         self._connection = ws._connection
         self._outbox = self._connection.outbox
         self._send = self._connection.send_nowait
+        if terms.transform is not None:
+            self._send = partial(self._send, shared=False)
         # What LATEST hands over it cannot take back: it does so when all else has left.
         self._most_unwritten = 0 if terms.overflow is Overflow.LATEST else math.inf
         self._behind = False  # then the queue goes first
@@ -149,6 +152,8 @@ class ConnectionRecipient(BaseRecipient):
             return self._count_lost(counters)
         taken = super()._hand_over(message, counters, delivery)
         self._fall_behind()
+        if (account := self._connection.account) is not None:
+            account.budget.relieve()
         return taken
 
     def _count_lost(self, counters: Counters) -> bool:

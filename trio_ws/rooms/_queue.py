@@ -26,6 +26,7 @@ from typing import TypeAlias
 import attrs
 import trio
 
+from .._budget import Account
 from ._messages import Missed, RoomMessage
 from ._overflow import Overflow, Terms
 from ._statistics import Counters
@@ -122,8 +123,9 @@ class Delivery:
 class Queue:
     """What waits for a member: entries in order, counted in messages and in bytes."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, account: Account | None = None) -> None:
         self._terms = terms
+        self._account = account
         self._channel: Channel | None = None  # made when it is needed: it takes 2 KiB
         self._hungry = 0  # tasks that wait in get(): what is put in next is theirs at once
         self._newest: dict[tuple[str, str | None], Entry] = {}  # for LATEST
@@ -203,6 +205,9 @@ class Queue:
         self.size += growth
         counters.queued_bytes += growth
         counters.most_queued_bytes = max(counters.most_queued_bytes, self.size)
+        if self._account is not None:
+            self._account.let_go(waiting.message.prepared)
+            self._account.hold(entry.message.prepared)
         waiting.message, waiting.size = entry.message, entry.size
         return True
 
@@ -232,6 +237,8 @@ class Queue:
             self._newest[_key(entry)] = entry
         self.length += 1
         self.size += entry.size
+        if self._account is not None:
+            self._account.hold(entry.message.prepared)
         counters = entry.counters
         counters.queued += 1
         counters.queued_bytes += entry.size
@@ -335,6 +342,8 @@ class Queue:
                 del self._newest[_key(thing)]
             self.length -= 1
             self.size -= thing.size
+            if self._account is not None:
+                self._account.let_go(thing.message.prepared)
             thing.counters.queued -= 1
             thing.counters.queued_bytes -= thing.size
         return thing

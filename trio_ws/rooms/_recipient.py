@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from .._budget import Account
 from ._messages import Occupant, Resume, RoomMessage
 from ._overflow import Overflow, Terms
 from ._queue import Delivery, Queue
@@ -22,7 +23,7 @@ class BaseRecipient(ABC):
     occupant: Occupant | None = None
     request: Any = None
 
-    def __init__(self, registry: Registry, terms: Terms) -> None:
+    def __init__(self, registry: Registry, terms: Terms, account: Account | None = None) -> None:
         self.id: str = secrets.token_hex(8)
         self.names: frozenset[str] = frozenset({self.id})
         self.patient: bool = terms.overflow is Overflow.WAIT
@@ -31,7 +32,7 @@ class BaseRecipient(ABC):
         """Whether it will never be in a room again."""
         self._registry = registry
         self._transform = terms.transform
-        self._queue = Queue(terms)
+        self._queue = Queue(terms, account)
 
     # Coming and going...
 

@@ -1,0 +1,83 @@
+"""A connection of a server with a budget: what it tells, and how it ends when it holds most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from _helpers import RawPeer, memory_streams, settle
+from trio.testing import MockClock
+from wsproto.events import CloseConnection, TextMessage
+
+from trio_ws import CloseInfo, Options
+from trio_ws._budget import Budget
+from trio_ws._frames import BINARY, CONTINUATION, TEXT
+from trio_ws._inbox import OVERHEAD
+from trio_ws._session import Session
+
+
+def connect(budget: Budget, **options: Any) -> tuple[Session, RawPeer]:
+    ours, theirs = memory_streams()
+    us = Session(ours, Options(**options), client=False, leftover=b"", budget=budget)
+    return us, RawPeer(theirs, ours, "client")
+
+
+async def test_all_that_it_holds_is_told(autojump_clock: MockClock) -> None:
+    budget = Budget(100_000)
+    us, peer = connect(budget, receive_buffer=100)
+    async with us as ws:
+        await peer.send(peer.frame(BINARY, b"x" * 100) * 2)
+        await settle()
+        assert budget.used == 100 + OVERHEAD + len(peer.frame(BINARY, b"x" * 100))
+        assert await ws.receive() == await ws.receive() == b"x" * 100
+        await settle()
+        assert budget.used == 0
+
+        peer.far.window = 0
+        await ws.send("y" * 100)
+        assert budget.used == 102
+        await peer.aclose()
+    assert budget.used == 0
+
+
+async def test_who_holds_most_is_closed_and_what_it_holds_is_dropped(
+    autojump_clock: MockClock,
+) -> None:
+    budget = Budget(1000)
+    us, peer = connect(budget)
+    async with us as ws:
+        await ws.send("on its way")
+        await settle()
+        peer.far.window = 5
+        await ws.send("begun")
+        await settle()  # in flight: the writing task has it
+        await ws.send("dropped")
+        await peer.send_frame(TEXT, b"unread")
+        await peer.send_frame(BINARY, b"x" * 500, fin=False)
+        await settle()
+        assert ws.close_info is None
+        await peer.send_frame(CONTINUATION, b"x" * 500, fin=False)
+        await settle()
+        assert ws.close_info == CloseInfo(1013, "out of memory", "local", clean=False)
+        assert ws.statistics().unread_bytes == 0
+        assert budget.used == len(b"\x81\x05begun")
+        peer.far.open_window()
+        await peer.send_close(1013)
+    assert budget.used == 0
+    assert await peer.until_eof() == [
+        TextMessage("on its way"),
+        TextMessage("begun"),
+        CloseConnection(1013, "out of memory"),
+    ]
+
+
+async def test_the_end_settles_everything(autojump_clock: MockClock) -> None:
+    budget = Budget(1000)
+    us, peer = connect(budget)
+    async with us as ws:
+        await peer.send_frame(BINARY, b"x" * 500, fin=False)
+        await settle()
+        assert budget.used == 500
+        await peer.aclose()
+        await ws.wait_closed()
+    assert budget.used == 0
+    assert not budget._accounts
