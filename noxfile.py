@@ -250,7 +250,10 @@ def autobahn(session: nox.Session) -> None:
     wstest = tool / "env" / "bin" / "wstest"
     if not wstest.exists():
         give_up = session.error if "CI" in os.environ else session.skip
-        give_up("Autobahn needs Python 2.7: pyenv's, or python2.7 on PATH")
+        give_up(
+            "Autobahn runs on Python 2.7 alone, which PyPI has not and Debian no longer has:"
+            " `pyenv install 2.7.18`, or put a python2.7 with pip on PATH"
+        )
     size = ["--full"] if "full" in session.posargs else []
     session.run("python", "tests/autobahn/run.py", wstest, *size)
 
