@@ -61,7 +61,7 @@ class Recorder:
         publication: Publication,
         room: str,
         position: Position,
-        others: tuple[tuple[str, Position], ...],
+        places: tuple[tuple[str, Position], ...],
         order: int,
     ) -> RoomMessage:
         if self.failure is not None and room == publication.rooms[-1]:
@@ -72,7 +72,7 @@ class Recorder:
             publication.data,
             position,
             publication.key,
-            others,
+            places,
             order,
             prepared,
             publication.exclude,

@@ -71,10 +71,13 @@ class Sink(Protocol):
         publication: Publication,
         room: str,
         position: Position,
-        others: tuple[tuple[str, Position], ...],
+        places: tuple[tuple[str, Position], ...],
         order: int,
     ) -> RoomMessage:
         """Return the message for the history and for ``deliver``.
+
+        ``places``: where it stands in each of its rooms, if there are several. Give the same
+        tuple for all of them: a thousand rooms would be a million places otherwise.
 
         Raises: what the publisher's data, or a codec's ``wrap``, is to blame for. Then
           nothing may have happened: make all messages first, then count them.

@@ -56,12 +56,12 @@ class EmbeddedBroker:
         return self._sink.deliver(messages, publication)
 
     def _make(self, records: list[Record], publication: Publication) -> list[RoomMessage]:
-        places = [(record.room, Position(record.epoch, record.offset + 1)) for record in records]
+        stands = [(record.room, Position(record.epoch, record.offset + 1)) for record in records]
+        places = tuple(stands) if len(stands) > 1 else ()
         messages: list[RoomMessage] = []
-        for room, position in places:
-            others = tuple(place for place in places if place[0] != room)
+        for room, position in stands:
             self._order += 1
-            messages.append(self._sink.make(publication, room, position, others, self._order))
+            messages.append(self._sink.make(publication, room, position, places, self._order))
         return messages
 
     def replay(self, room: str, since: Position | None) -> Replay:

@@ -69,8 +69,8 @@ class RoomMessage:
     """Its place in this room."""
     key: str | None
     """What the publisher said for `Overflow.LATEST`."""
-    others: tuple[tuple[str, Position], ...] = attrs.field(repr=False)
-    """Its places in the other rooms that it was published to at the same time."""
+    places: tuple[tuple[str, Position], ...] = attrs.field(repr=False)
+    """Its places in all rooms, if it was published to several at the same time."""
     order: int = attrs.field(repr=False)
     """Its place among the messages of all rooms: greater in each room with the offset."""
     prepared: PreparedMessage = attrs.field(repr=False)
@@ -79,6 +79,11 @@ class RoomMessage:
     """The names of those who do not get it."""
     only: frozenset[str] | None = attrs.field(default=None, repr=False)
     """The names of those who get it; `None`: all."""
+
+    @property
+    def others(self) -> tuple[tuple[str, Position], ...]:
+        """Its places in the other rooms that it was published to at the same time."""
+        return tuple(place for place in self.places if place[0] != self.room)
 
 
 @attrs.frozen

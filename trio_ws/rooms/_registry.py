@@ -218,7 +218,7 @@ class Registry:
         publication: Publication,
         room: str,
         position: Position,
-        others: tuple[tuple[str, Position], ...],
+        places: tuple[tuple[str, Position], ...],
         order: int,
     ) -> RoomMessage:
         """Return a message for the history and for `deliver`."""
@@ -242,7 +242,7 @@ class Registry:
             publication.data,
             position,
             publication.key,
-            others,
+            places,
             order,
             prepared,
             publication.exclude,
@@ -378,12 +378,11 @@ def _merge(
     replayed: set[tuple[str, Position]] = set()
     merged: list[tuple[RoomMessage, Counters]] = []
     for message in heapq.merge(*(each.messages for each in replays), key=attrgetter("order")):
-        known = any(
-            place in replayed or _has(recipient, positions, *place) for place in message.others
-        )
+        others = message.others
+        known = any(place in replayed or _has(recipient, positions, *place) for place in others)
         if not known and concerns(message, recipient):
             merged.append((message, counters[message.room]))
-            if message.others:
+            if others:
                 replayed.add((message.room, message.position))
     return merged
 
