@@ -238,6 +238,13 @@ def _own_tests_suffice(session: nox.Session, module: str) -> bool:
     return str(output).strip() in {"100", "100.00"}
 
 
+@nox.session(default=False)
+def size(session: nox.Session) -> None:
+    """Fill rooms as far as is promised: a thousand members, a hundred thousand rooms."""
+    _install(session, "test")
+    session.run("pytest", "tests/size", *session.posargs)
+
+
 # What a hostile world does to it
 
 

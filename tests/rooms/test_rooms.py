@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from _helpers import settle
 from _seats import Seats
 
 from trio_ws._messages import PreparedMessage
@@ -293,41 +292,3 @@ def test_a_thread_needs_to_know_which_trio() -> None:
             assert await messages.receive() == 1
 
     trio.run(use_again)
-
-
-# All together...
-
-
-async def test_ten_of_a_hundred_do_not_read_and_the_others_get_everything() -> None:
-    rooms = Rooms()
-    async with Seats(100) as seats, trio.open_nursery() as nursery:
-        for index, seat in enumerate(seats):
-            overflow = Overflow.DROP_OLDEST if index % 20 == 0 else Overflow.DISCONNECT
-
-            async def stay(ws: Any = seat.ws, overflow: Overflow = overflow) -> None:
-                async with rooms.join(ws, "x", buffer=8, overflow=overflow):
-                    await trio.sleep_forever()
-
-            nursery.start_soon(stay)
-            if index % 10 == 0:
-                seat.stall()
-        await settle()
-        got: dict[int, list[str]] = {index: [] for index in range(100)}
-        for number in range(200):
-            await rooms.publish("x", f"{number}")
-            if number % 4 == 3:
-                await settle()
-                for index, seat in enumerate(seats):
-                    got[index] += await seat.read()
-        everything = [f"{number}" for number in range(200)]
-        assert all(got[index] == everything for index in range(100) if index % 10)
-        counted = rooms.statistics().rooms["x"]
-        assert counted.published == 200
-        assert counted.addressed == 95 * 200 + 5 * 10
-        assert counted.disconnected == 5 * 9
-        assert counted.dropped == 5 * (200 - 1 - 8)
-        assert counted.addressed == counted.delivered + counted.dropped + counted.disconnected
-        assert (counted.queued, counted.most_queued) == (5 * 8, 8)
-        for seat in seats:
-            seat.release()
-        nursery.cancel_scope.cancel()
