@@ -15,10 +15,13 @@ from wsproto.connection import ConnectionType
 from wsproto.events import CloseConnection, Event, Message, Ping
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 
+from trio_ws import testing
 from trio_ws._deflate import DeflateParameters
 from trio_ws._frames import encode_frame
 from trio_ws._options import Options
 from trio_ws._session import Session
+from trio_ws.testing import Direction, Frame, Link
+from trio_ws.testing._socket import MemorySocket, Switchboard
 
 Role: TypeAlias = Literal["client", "server"]
 
@@ -31,8 +34,10 @@ DEFLATE: Final = DeflateParameters(True, True, 12, 12)
 STATEFUL_DEFLATE: Final = DeflateParameters(False, False, 12, 12)
 """Each message depends on those before: one that is lost or torn spoils all that follow."""
 
-sessions: list[tuple[Session, MemoryStream]] = []
+sessions: list[tuple[Session, MemoryStream | trio.SocketStream]] = []
 """Every side that the running test has made: see the leak check in conftest.py."""
+ends: list[MemorySocket] = []
+"""Every socket that it has made."""
 
 
 def other(role: Role) -> Role:
@@ -102,6 +107,18 @@ def memory_streams() -> tuple[MemoryStream, MemoryStream]:
     return MemoryStream(ours), MemoryStream(theirs)
 
 
+def connected_streams() -> tuple[Link, dict[Role, trio.SocketStream]]:
+    """Return a link and what is at its ends, as if somebody had connected."""
+    link = Link(buffer=None)
+    switchboard = Switchboard(lambda number: link)
+    client, server = MemorySocket(switchboard), MemorySocket(switchboard)
+    server.local = ("192.0.2.1", 80)
+    client.plug(link, link.to_client, link.to_server, server.local)
+    server.plug(link, link.to_server, link.to_client, client.getsockname())
+    ends.extend((client, server))
+    return link, {"client": trio.SocketStream(client), "server": trio.SocketStream(server)}
+
+
 # Two sides...
 
 
@@ -144,6 +161,113 @@ def connect_raw(
     ours, theirs = memory_streams()
     us = session(ours, role, options, deflate=deflate, leftover=leftover)
     return us, RawPeer(theirs, ours, other(role), deflate=deflate)
+
+
+def connect_peer(
+    role: Role,
+    options: Options = Options(),
+    *,
+    deflate: DeflateParameters | None = None,
+    leftover: bytes = b"",
+) -> tuple[Session, Peer]:
+    """Return this side, which plays ``role``, and a peer that does what a test says."""
+    link, streams = connected_streams()
+    us = session(streams[role], role, options, deflate=deflate, leftover=leftover)
+    return us, Peer(other(role), link, streams)
+
+
+class Peer(testing.RawPeer):
+    """A peer of literal bytes, and the way from the side under test to it.
+
+    What it gets has to be masked as the role of that side demands.
+    """
+
+    def __init__(self, role: Role, link: Link, streams: dict[Role, trio.SocketStream]) -> None:
+        super().__init__(streams[role], client=role == "client", patience=1e6)
+        self.link = link
+        self.far = streams[other(role)]
+        """The end of the side under test."""
+        self.way: Direction = link.to_client if self.client else link.to_server
+        """What the side under test sends."""
+        self._turn = trio.Lock()
+        self.answered: list[Frame] = []
+        """What has come while it was polite: see `answer`."""
+        self._polite = False
+
+    @property
+    def left(self) -> bool:
+        """Whether the side under test has ended TCP."""
+        return self.far.socket.fileno() == -1
+
+    def wire(self, *frames: Frame) -> bytes:
+        """Return frames as this peer sends them."""
+        return b"".join(map(self._as_bytes, frames))
+
+    def break_way(self, failure: Exception) -> None:
+        """Let all writing of the side under test fail."""
+
+        async def send(data: object) -> int:
+            raise failure
+
+        self.far.socket.send = send
+
+    async def send(self, *items: bytes | Frame) -> None:
+        async with self._turn:
+            await super().send(*items)
+
+    async def receive_frame(self) -> Frame | None:
+        frame = await super().receive_frame()
+        if frame is None:
+            assert not self._reader.unread, "the last frame was torn"
+        else:
+            assert (frame.mask is None) == self.client
+            if self._polite:
+                self.answered.append(frame)
+        return frame
+
+    async def until_close(self) -> Frame:
+        """Return the Close, whatever comes before it."""
+        while True:
+            frame = await self.receive_frame()
+            assert frame is not None, "no Close came"
+            if frame.opcode == CLOSE:
+                return frame
+
+    async def until_end(self) -> list[Frame]:
+        """Return all there is to come; fail if the last frame was torn."""
+        frames: list[Frame] = []
+        while (frame := await self.receive_frame()) is not None:
+            frames.append(frame)
+        return frames
+
+    async def answer(self) -> list[Frame]:
+        self._polite = True
+        try:
+            await super().answer()
+        finally:
+            await trio.aclose_forcefully(self.stream)
+        assert [frame.opcode for frame in self.answered].count(CLOSE) <= 1
+        return self.answered
+
+    @property
+    def close(self) -> Frame | None:
+        """The Close that it has answered: nothing may follow that."""
+        last = self.answered[-1] if self.answered else None
+        return last if last is not None and last.opcode == CLOSE else None
+
+    @property
+    def messages(self) -> list[str | bytes]:
+        """The messages that came while it was polite."""
+        messages: list[str | bytes] = []
+        parts: list[Frame] = []
+        for frame in self.answered:
+            if frame.opcode < CLOSE:
+                assert (frame.opcode == 0) == bool(parts), "fragments of two messages"
+                parts.append(frame)
+                if frame.fin:
+                    messages.append(self._join(parts))
+                    parts = []
+        return messages
 
 
 class RawPeer:

@@ -10,7 +10,7 @@ import _helpers
 import pytest
 
 if TYPE_CHECKING:
-    from _helpers import RawPeer, Role
+    from _helpers import Peer, RawPeer, Role
 
     from trio_ws._session import Session
 
@@ -34,6 +34,12 @@ def connect_raw(role: Role) -> Callable[..., tuple[Session, RawPeer]]:
     return partial(_helpers.connect_raw, role)
 
 
+@pytest.fixture
+def connect_peer(role: Role) -> Callable[..., tuple[Session, Peer]]:
+    """``connect_peer(options, deflate=, leftover=)``: this side, and a peer of literal bytes."""
+    return partial(_helpers.connect_peer, role)
+
+
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
     """Whatever a test does to a connection: no task is left of it, and no open stream."""
@@ -42,5 +48,7 @@ def no_leaks() -> Iterator[None]:
     for session, stream in _helpers.sessions:
         if nursery := getattr(session, "_nursery", None):
             assert not nursery.child_tasks
-            assert stream.closed
+            assert stream.closed if hasattr(stream, "closed") else stream.socket.fileno() == -1
     _helpers.sessions.clear()
+    while _helpers.ends:
+        _helpers.ends.pop().abandon()

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _helpers import PONG, RawPeer
+from _helpers import Peer
 from trio.testing import MockClock, wait_all_tasks_blocked
-from wsproto.events import Ping
 
 from trio_ws._errors import ConnectionLost
-from trio_ws._frames import BINARY, TEXT
 from trio_ws._messages import CloseInfo
 from trio_ws._options import Options
+from trio_ws.testing import Frame
+from trio_ws.testing._frame import PING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_ws._session import Session
 
-    Connect = Callable[..., tuple[Session, RawPeer]]
+    Connect = Callable[..., tuple[Session, Peer]]
 
 WATCHED = Options(ping_interval=10, ping_timeout=4, write_timeout=None, close_grace=1)
 
@@ -28,22 +28,22 @@ WATCHED = Options(ping_interval=10, ping_timeout=4, write_timeout=None, close_gr
 class Watch:
     """The pings that a peer gets, noted in the background."""
 
-    def __init__(self, nursery: trio.Nursery, peer: RawPeer, *, answer: bool = True) -> None:
+    def __init__(self, nursery: trio.Nursery, peer: Peer, *, answer: bool = True) -> None:
         self.times: list[float] = []
         nursery.start_soon(self._run, peer, answer)
 
-    async def _run(self, peer: RawPeer, answer: bool) -> None:
-        while (event := await peer.next_event()) is not None:
-            if isinstance(event, Ping):
+    async def _run(self, peer: Peer, answer: bool) -> None:
+        while (frame := await peer.receive_frame()) is not None:
+            if frame.opcode == PING:
                 self.times.append(trio.current_time())
                 if answer:
-                    await peer.send_frame(PONG, bytes(event.payload))
+                    await peer.send(Frame.pong(bytes(frame.payload)))
 
 
 async def test_a_silent_peer_is_pinged_and_stays(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED)
+    us, peer = connect_peer(WATCHED)
     async with trio.open_nursery() as nursery:
         watch = Watch(nursery, peer)
         async with us as ws:
@@ -56,9 +56,9 @@ async def test_a_silent_peer_is_pinged_and_stays(
 
 
 async def test_a_dead_peer_is_given_up_when_its_time_is_over(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED)
+    us, peer = connect_peer(WATCHED)
     async with us as ws:
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()
@@ -68,37 +68,37 @@ async def test_a_dead_peer_is_given_up_when_its_time_is_over(
         )
         assert await ws.wait_closed() == ws.close_info
         assert trio.current_time() == 14
-    kinds = [type(event) for event in await peer.until_eof()]
-    assert kinds == [Ping]  # and no Close: who should read it
+    (ping,) = await peer.until_end()
+    assert ping.opcode == PING  # and no Close: who should read it
 
 
 async def test_by_default_that_takes_40_seconds(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, _ = connect_raw()
+    us, _ = connect_peer()
     async with us as ws:
         await ws.wait_closed()
         assert trio.current_time() == 40
 
 
 async def test_a_busy_peer_is_never_pinged(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED)
+    us, peer = connect_peer(WATCHED)
     async with trio.open_nursery() as nursery:
         watch = Watch(nursery, peer)
         async with us as ws:
             for _ in range(10):
                 await trio.sleep(9)
-                await peer.send_frame(TEXT, b"tick")
+                await peer.send(Frame.text("tick"))
                 await ws.receive()
     assert watch.times == []
 
 
-async def test_any_byte_is_life(connect_raw: Connect, autojump_clock: MockClock) -> None:
+async def test_any_byte_is_life(connect_peer: Connect, autojump_clock: MockClock) -> None:
     """A peer that is slow to send a long message may not get around to the pong."""
-    us, peer = connect_raw(WATCHED)
-    frame = peer.frame(BINARY, b"x" * 30)
+    us, peer = connect_peer(WATCHED)
+    frame = peer.wire(Frame.binary(b"x" * 30))
     async with us as ws, trio.open_nursery() as nursery:
         watch = Watch(nursery, peer, answer=False)
 
@@ -115,13 +115,13 @@ async def test_any_byte_is_life(connect_raw: Connect, autojump_clock: MockClock)
 
 
 async def test_a_message_that_comes_counts_as_well_as_a_pong(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED)
+    us, peer = connect_peer(WATCHED)
     async with us as ws, trio.open_nursery() as nursery:
         watch = Watch(nursery, peer, answer=False)
         await trio.sleep(13)
-        await peer.send_frame(TEXT, b"alive")
+        await peer.send(Frame.text("alive"))
         await trio.sleep(15)
         assert ws.close_info is not None
         assert watch.times == [10, 23]
@@ -129,15 +129,15 @@ async def test_a_message_that_comes_counts_as_well_as_a_pong(
 
 
 async def test_the_time_runs_from_when_the_ping_has_left(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED)
-    peer.far.window = 0
+    us, peer = connect_peer(WATCHED)
+    peer.way.buffer = 0
     async with us as ws, trio.open_nursery() as nursery:
         watch = Watch(nursery, peer)
         await trio.sleep(100)
         assert ws.close_info is None
-        peer.far.open_window()
+        peer.way.buffer = None
         await trio.sleep(3)
         assert watch.times == [100]
         assert ws.latency == 0
@@ -146,24 +146,24 @@ async def test_the_time_runs_from_when_the_ping_has_left(
 
 
 async def test_a_ping_that_has_left_late_is_waited_for_in_full(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED)
-    peer.far.window = 0
+    us, peer = connect_peer(WATCHED)
+    peer.way.buffer = 0
     async with us as ws:
         await trio.sleep(101)
-        peer.far.open_window()
+        peer.way.buffer = None
         await ws.wait_closed()
         assert trio.current_time() == 105
 
 
 async def test_no_verdict_while_this_side_does_not_read(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED.replace(receive_buffer=1))
+    us, peer = connect_peer(WATCHED.replace(receive_buffer=1))
     async with us as ws, trio.open_nursery() as nursery:
         Watch(nursery, peer)
-        await peer.send_frame(TEXT, b"one")
+        await peer.send(Frame.text("one"))
         await trio.sleep(95)
         assert ws.statistics().reading_paused
         assert ws.close_info is None
@@ -177,18 +177,18 @@ async def test_no_verdict_while_this_side_does_not_read(
 
 
 async def test_pings_go_on_while_this_side_does_not_read(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
     """A peer that has gone shows in nothing else than a failing write."""
-    us, peer = connect_raw(WATCHED.replace(receive_buffer=10))
+    us, peer = connect_peer(WATCHED.replace(receive_buffer=10))
     async with trio.open_nursery() as nursery:
         watch = Watch(nursery, peer)
         async with us as ws:
-            await peer.send_frame(BINARY, bytes(10))
+            await peer.send(Frame.binary(bytes(10)))
             await trio.sleep(35)
             assert ws.statistics().reading_paused
             assert watch.times == [10, 20, 30]
-            peer.far.failure = trio.BrokenResourceError("reset by the peer")
+            peer.break_way(trio.BrokenResourceError("reset by the peer"))
             await trio.sleep(5 + 1 + 1)  # the next ping, close_grace, and a moment
             assert ws.close_info is not None
             assert ws.close_info.code == 1006
@@ -196,12 +196,12 @@ async def test_pings_go_on_while_this_side_does_not_read(
 
 
 async def test_a_pause_gives_the_peer_its_whole_time_again(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED.replace(receive_buffer=1))
+    us, peer = connect_peer(WATCHED.replace(receive_buffer=1))
     async with us as ws:
         await trio.sleep(5)
-        await peer.send_frame(TEXT, b"the last")
+        await peer.send(Frame.text("the last"))
         await trio.sleep(96)
         await ws.receive()
         await ws.wait_closed()
@@ -209,16 +209,16 @@ async def test_a_pause_gives_the_peer_its_whole_time_again(
 
 
 async def test_the_application_may_take_its_time_while_the_peer_never_stops(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(ping_interval=1, ping_timeout=1))
+    us, peer = connect_peer(Options(ping_interval=1, ping_timeout=1))
     async with us as ws, trio.open_nursery() as nursery:
         Watch(nursery, peer)
 
         @nursery.start_soon
         async def flood() -> None:
             while True:
-                await peer.send_frame(BINARY, bytes(32 * 1024))
+                await peer.send(Frame.binary(bytes(32 * 1024)))
                 await trio.sleep(0.1)
 
         for _ in range(100):
@@ -230,23 +230,23 @@ async def test_the_application_may_take_its_time_while_the_peer_never_stops(
 
 
 async def test_a_process_that_stood_still_first_reads_what_came(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
     for _ in range(8):  # in what order tasks run is left to chance
-        us, peer = connect_raw(WATCHED)
+        us, peer = connect_peer(WATCHED)
         async with us as ws:
             await trio.sleep(10)
             await wait_all_tasks_blocked()  # the ping has left
-            peer.far.deliver(peer.frame(PONG))
+            await peer.send(Frame.pong())
             autojump_clock.jump(1000)
             await trio.sleep(1)
             assert ws.close_info is None
 
 
 async def test_pings_go_on_while_the_peer_may_take_longer_than_the_interval(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED.replace(ping_timeout=100))
+    us, peer = connect_peer(WATCHED.replace(ping_timeout=100))
     async with trio.open_nursery() as nursery:
         watch = Watch(nursery, peer)
         async with us:
@@ -255,16 +255,16 @@ async def test_pings_go_on_while_the_peer_may_take_longer_than_the_interval(
 
 
 async def test_without_a_timeout_pings_go_out_all_the_same(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED.replace(ping_timeout=None))
+    us, peer = connect_peer(WATCHED.replace(ping_timeout=None))
     async with us as ws, trio.open_nursery() as nursery:
         watch = Watch(nursery, peer, answer=False)
         await trio.sleep(55)
         assert watch.times == [10, 20, 30, 40, 50]
         assert ws.close_info is None
         assert ws.statistics().pings_in_flight == 1
-        await peer.send_frame(TEXT, b"alive")
+        await peer.send(Frame.text("alive"))
         await trio.sleep(11)
         assert watch.times[-1] == 65
         await ws.aclose()
@@ -272,32 +272,32 @@ async def test_without_a_timeout_pings_go_out_all_the_same(
 
 
 async def test_without_an_interval_there_is_no_keepalive(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED.replace(ping_interval=None))
+    us, peer = connect_peer(WATCHED.replace(ping_interval=None))
     async with us as ws:
         await trio.sleep(80_000)
         assert ws.close_info is None
-    assert not any(isinstance(event, Ping) for event in await peer.until_eof())
+    assert not any(frame.opcode == PING for frame in await peer.until_end())
 
 
 async def test_keepalive_ends_with_the_connection(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED)
+    us, peer = connect_peer(WATCHED)
     async with us as ws:
         await trio.sleep(12)  # a ping is on its way
-        await peer.send_close()
+        await peer.send(Frame.close(1000))
         await trio.sleep(100)
         assert ws.close_info == CloseInfo(1000, "", "remote", clean=True)
-    events: list[Any] = await peer.until_eof()
-    assert sum(isinstance(event, Ping) for event in events) == 1
+    frames: list[Any] = await peer.until_end()
+    assert sum(frame.opcode == PING for frame in frames) == 1
 
 
 async def test_a_ping_of_keepalive_is_not_in_the_way_of_the_users(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(WATCHED)
+    us, peer = connect_peer(WATCHED)
     async with us as ws:
         await trio.sleep(10)
         await wait_all_tasks_blocked()
@@ -305,5 +305,5 @@ async def test_a_ping_of_keepalive_is_not_in_the_way_of_the_users(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ws.ping, b"mine")
             await wait_all_tasks_blocked()
-            await peer.send_frame(PONG, b"mine")  # which answers the one before, too
+            await peer.send(Frame.pong(b"mine"))  # which answers the one before, too
         assert ws.statistics().pings_in_flight == 0

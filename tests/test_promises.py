@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _helpers import DEFLATE, STATEFUL_DEFLATE, RawPeer
+from _helpers import DEFLATE, STATEFUL_DEFLATE, Peer
 from trio.testing import MockClock, wait_all_tasks_blocked
-from wsproto.events import CloseConnection
 
 from trio_ws._errors import ConnectionLost
-from trio_ws._frames import BINARY, CONTINUATION, TEXT
 from trio_ws._options import MIB, Options
 from trio_ws.rooms import Overflow, Rooms
+from trio_ws.testing import Frame
+from trio_ws.testing._frame import BINARY, RSV1
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trio_ws._session import Session
     from trio_ws._websocket import WebSocket
 
-    Connect = Callable[..., tuple[Session, RawPeer]]
+    Connect = Callable[..., tuple[Session, Peer]]
     ConnectPair = Callable[..., tuple[Session, Session]]
 
 compressions = pytest.mark.parametrize(
@@ -34,13 +34,13 @@ compressions = pytest.mark.parametrize(
 
 @compressions
 async def test_a_large_send_that_is_cancelled_leaves_the_connection_usable(
-    connect_raw: Connect, autojump_clock: MockClock, deflate: DeflateParameters | None
+    connect_peer: Connect, autojump_clock: MockClock, deflate: DeflateParameters | None
 ) -> None:
     """At whatever byte the network stops: the message goes out whole, or not at all."""
     large = b"large" * 100_000
     for window in (0, 1, 5, 13, 14, 1000, 100_000):
-        us, peer = connect_raw(deflate=deflate)
-        peer.far.window = window
+        us, peer = connect_peer(deflate=deflate)
+        peer.way.buffer = window
         async with trio.open_nursery() as nursery, us as ws:
             outcomes = []
             for _ in range(3):
@@ -48,12 +48,11 @@ async def test_a_large_send_that_is_cancelled_leaves_the_connection_usable(
                     await ws.send(large, compress=False)
                 outcomes.append(not scope.cancelled_caught)
             assert False in outcomes  # there was no room for all of them
-            peer.far.open_window()
+            peer.way.buffer = None
             nursery.start_soon(peer.answer)
             await ws.send("and again", compress=True)
-        peer.assert_whole()
         assert peer.messages == [large] * sum(outcomes) + ["and again"]
-        assert peer.close == CloseConnection(1000, "")
+        assert peer.close == Frame.close(1000)
 
 
 async def test_a_handler_that_is_busy_answers_pings_and_keeps_a_healthy_peer(
@@ -103,14 +102,14 @@ async def test_a_busy_handler_behind_a_full_buffer_keeps_a_healthy_peer(
 
 @pytest.mark.parametrize("goodbye", ["none", "close"])
 async def test_a_ping_in_flight_is_told_when_tcp_closes(
-    connect_raw: Connect, autojump_clock: MockClock, goodbye: str
+    connect_peer: Connect, autojump_clock: MockClock, goodbye: str
 ) -> None:
-    us, peer = connect_raw(Options(ping_interval=None))
+    us, peer = connect_peer(Options(ping_interval=None))
     async with us as ws:
 
         async def end() -> None:
             await wait_all_tasks_blocked()
-            await (peer.aclose() if goodbye == "none" else peer.send_close(1000))
+            await (peer.aclose() if goodbye == "none" else peer.send(Frame.close(1000)))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end)
@@ -122,9 +121,9 @@ async def test_a_ping_in_flight_is_told_when_tcp_closes(
 
 @pytest.mark.parametrize("goodbye", ["none", "close"])
 async def test_a_handler_that_only_produces_is_told_that_the_peer_has_gone(
-    connect_raw: Connect, autojump_clock: MockClock, goodbye: str
+    connect_peer: Connect, autojump_clock: MockClock, goodbye: str
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     reasons: list[str | None] = []
 
     async def produce(seconds: float) -> None:
@@ -141,7 +140,7 @@ async def test_a_handler_that_only_produces_is_told_that_the_peer_has_gone(
             nursery.start_soon(produce, 3)
             nursery.start_soon(produce, 1000)
             await trio.sleep(10)
-            await (peer.aclose() if goodbye == "none" else peer.send_close(1001, "lunch"))
+            await (peer.aclose() if goodbye == "none" else peer.send(Frame.close(1001, "lunch")))
         assert trio.current_time() == 10
     assert reasons == [f"the WebSocket was {ws.close_info}"] * 2
     assert ("1001 'lunch'" if goodbye == "close" else "1006") in str(reasons)
@@ -155,25 +154,20 @@ def bomb(size: int) -> bytes:
 
 @pytest.mark.parametrize("frames", [1, 1000])
 async def test_a_deflate_bomb_takes_no_more_memory_than_a_message_may(
-    connect_raw: Connect, autojump_clock: MockClock, frames: int
+    connect_peer: Connect, autojump_clock: MockClock, frames: int
 ) -> None:
-    us, peer = connect_raw(deflate=DEFLATE)
+    us, peer = connect_peer(deflate=DEFLATE)
     data = bomb(64 * MIB)
     size = len(data) // frames + 1
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
-    sent = b"".join(
-        peer.frame(
-            CONTINUATION if number else BINARY,
-            piece,
-            fin=number == len(pieces) - 1,
-            rsv1=number == 0,
-        )
-        for number, piece in enumerate(pieces)
-    )
+    first = Frame(BINARY, pieces[0], rsv=RSV1, fin=frames == 1)
+    middle = [Frame.continuation(piece, fin=False) for piece in pieces[1:-1]]
+    last = [Frame.continuation(piece) for piece in pieces[1:][-1:]]
+    sent = peer.wire(first, *middle, *last)
     assert 60_000 < len(sent) < 80_000  # a read or two
     async with us as ws:
         tracemalloc.start()
-        peer.far.deliver(sent)
+        await peer.send(sent)
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()
         _, peak = tracemalloc.get_traced_memory()
@@ -184,12 +178,12 @@ async def test_a_deflate_bomb_takes_no_more_memory_than_a_message_may(
 
 
 async def test_a_room_member_that_does_not_read_holds_up_nobody(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
     rooms = Rooms()
-    slow, slow_peer = connect_raw(Options(send_buffer=1000))
-    fast, fast_peer = connect_raw(Options(send_buffer=1000))
-    slow_peer.far.window = 0
+    slow, slow_peer = connect_peer(Options(send_buffer=1000))
+    fast, fast_peer = connect_peer(Options(send_buffer=1000))
+    slow_peer.way.buffer = 0
     async with (
         trio.open_nursery() as nursery,
         slow as slow_ws,
@@ -199,16 +193,15 @@ async def test_a_room_member_that_does_not_read_holds_up_nobody(
     ):
         for number in range(100):
             await rooms.publish("lobby", str(number) * 500)
-            assert await fast_peer.next_message() == str(number) * 500
+            assert await fast_peer.receive_message() == str(number) * 500
         assert trio.current_time() == 0
         assert slow_ws.close_info is not None
         assert slow_ws.close_info.code == 1013
         assert fast_ws.close_info is None
-        slow_peer.far.open_window()  # and what it was sent before is no torn stream
+        slow_peer.way.buffer = None  # and what it was sent before is no torn stream
         nursery.start_soon(slow_peer.answer)
         await slow_ws.wait_closed()
         nursery.start_soon(fast_peer.answer)
-    slow_peer.assert_whole()
     assert slow_peer.messages == [str(n) * 500 for n in range(len(slow_peer.messages))]
     assert slow_peer.close is not None
     assert slow_peer.close.code == 1013
@@ -244,10 +237,10 @@ async def test_both_sides_push_and_read_and_ping_and_nobody_waits_for_the_other(
 
 
 async def test_a_slow_reader_that_asks_for_echoes_takes_no_more_than_the_buffers(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
-    peer.far.window = 0
+    us, peer = connect_peer()
+    peer.way.buffer = 0
 
     async def echo(ws: WebSocket) -> None:
         async for message in ws:
@@ -259,25 +252,25 @@ async def test_a_slow_reader_that_asks_for_echoes_takes_no_more_than_the_buffers
         held: list[tuple[int, int]] = []
         for number in range(100):
             sent.append(str(number) * 3000)
-            peer.far.deliver(peer.frame(TEXT, sent[-1].encode()))
+            await peer.send(Frame.text(sent[-1]))
             await wait_all_tasks_blocked()
             statistics = ws.statistics()
             held.append((statistics.unread_bytes, statistics.queued_bytes))
         assert max(unread for unread, _ in held) < 64 * 1024 + 64 * 1024
         assert max(queued for _, queued in held) < 64 * 1024 + 10_000
         assert ws.statistics().reading_paused
-        peer.far.open_window()
-        echoes: list[Any] = [await peer.next_message() for _ in sent]
+        peer.way.buffer = None
+        echoes: list[Any] = [await peer.receive_message() for _ in sent]
         assert echoes == sent
-        await peer.send_close()
-        await peer.stream.send_eof()
+        await peer.send(Frame.close(1000))
+        await peer.send_end()
 
 
 async def test_a_cancelled_block_says_so_within_the_grace(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
     for mute in (False, True):
-        us, peer = connect_raw(Options(close_grace=2))
+        us, peer = connect_peer(Options(close_grace=2))
         async with trio.open_nursery() as nursery:
             if not mute:
                 nursery.start_soon(peer.answer)
@@ -288,18 +281,18 @@ async def test_a_cancelled_block_says_so_within_the_grace(
             assert trio.current_time() == start + 1 + 2 * mute
             if mute:
                 await peer.answer()
-        assert peer.close == CloseConnection(1001, "")
+        assert peer.close == Frame.close(1001)
 
 
 async def test_what_a_peer_asks_for_is_forgotten_with_it(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
     """Unread, queued, half received and half sent: nothing stays when it is gone."""
-    us, peer = connect_raw()
-    peer.far.window = 0
+    us, peer = connect_peer()
+    peer.way.buffer = 0
     async with us as ws:
-        await peer.send(peer.frame(TEXT, b"x" * 1000) * 30)
-        await peer.send_frame(TEXT, b"half a message", fin=False)
+        await peer.send(*[Frame.text("x" * 1000)] * 30)
+        await peer.send(Frame.text("half a message", fin=False))
         for _ in range(3):
             await ws.send(bytes(30_000))
         with trio.move_on_after(1):

@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _helpers import DEFLATE, STATEFUL_DEFLATE, RawPeer, Role
+from _helpers import DEFLATE, STATEFUL_DEFLATE, Peer, Role
 from trio.testing import MockClock, wait_all_tasks_blocked
-from wsproto.events import CloseConnection
 
 from trio_ws._errors import ConnectionLost, JoinRefused
 from trio_ws._flag import Flag
-from trio_ws._frames import TEXT
 from trio_ws._messages import CloseInfo
 from trio_ws._options import Options
 from trio_ws._session import Session
-from trio_ws.testing import cancellations
+from trio_ws.testing import Frame, cancellations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_ws._deflate import DeflateParameters
 
-    Connect = Callable[..., tuple[Session, RawPeer]]
+    Connect = Callable[..., tuple[Session, Peer]]
 
 GRACE = Options().close_grace
 
@@ -42,14 +40,14 @@ class Interrupt(BaseException):
 
 
 async def test_leaving_the_block_says_1000(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.answer)
         async with us as ws:
             assert ws is us.ws
-    assert peer.close == CloseConnection(1000, "")
+    assert peer.close == Frame.close(1000)
     assert ws.close_info == CloseInfo(1000, "", "local", clean=True)
     assert trio.current_time() == 0
 
@@ -67,12 +65,12 @@ async def test_leaving_the_block_says_1000(
     ],
 )
 async def test_an_exception_says_so_and_comes_out_as_it_is(
-    connect_raw: Connect,
+    connect_peer: Connect,
     autojump_clock: MockClock,
     make_error: Callable[[], BaseException],
     code: int,
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     error = make_error()
     cause, context = LookupError("cause"), KeyError("context")
     error.add_note("a note")
@@ -97,15 +95,15 @@ async def test_an_exception_says_so_and_comes_out_as_it_is(
     assert error.__notes__ == ["a note"]
     names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
     assert names == [test_an_exception_says_so_and_comes_out_as_it_is.__name__, "body"]
-    assert peer.close == CloseConnection(code, "")
+    assert peer.close == Frame.close(code)
     assert ws.close_info == CloseInfo(code, "", "local", clean=True)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_a_refusal_is_told_in_its_own_words(
-    connect_raw: Connect, autojump_clock: MockClock, *, grouped: bool
+    connect_peer: Connect, autojump_clock: MockClock, *, grouped: bool
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     error: Exception = JoinRefused("lobby", "it is full", 1013)
     if grouped:
         error = ExceptionGroup("", [error])
@@ -116,14 +114,14 @@ async def test_a_refusal_is_told_in_its_own_words(
                 raise error
         except (JoinRefused, ExceptionGroup) as exc:
             assert exc is error  # noqa: PT017  # itself, in no other group
-    assert peer.close == CloseConnection(1013, "it is full")
+    assert peer.close == Frame.close(1013, "it is full")
     assert ws.close_info == CloseInfo(1013, "it is full", "local", clean=True)
 
 
 async def test_the_context_of_an_exception_is_what_was_handled_around_the_block(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, _ = connect_raw()
+    us, _ = connect_peer()
     outer = LookupError("outer")
 
     async def handle() -> None:
@@ -140,9 +138,9 @@ async def test_the_context_of_an_exception_is_what_was_handled_around_the_block(
 
 
 async def test_a_group_of_a_nursery_in_the_block_comes_out_as_it_is(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, _ = connect_raw()
+    us, _ = connect_peer()
 
     async def fail() -> None:
         raise ValueError("mine")
@@ -154,9 +152,9 @@ async def test_a_group_of_a_nursery_in_the_block_comes_out_as_it_is(
 
 
 async def test_cancelling_the_block_says_1001(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.answer)
         with trio.move_on_after(3) as scope:
@@ -165,42 +163,42 @@ async def test_cancelling_the_block_says_1001(
                 await trio.sleep_forever()
     assert scope.cancelled_caught
     assert peer.messages == ["said before"]
-    assert peer.close == CloseConnection(1001, "")
+    assert peer.close == Frame.close(1001)
     assert ws.close_info == CloseInfo(1001, "", "local", clean=True)
     assert trio.current_time() == 3
 
 
 async def test_a_block_that_is_cancelled_waits_for_a_mute_peer_within_the_grace(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(close_grace=2))
+    us, peer = connect_peer(Options(close_grace=2))
     with trio.move_on_after(3) as scope:
         async with us:
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert trio.current_time() == 3 + 2
-    assert await peer.until_eof() == [CloseConnection(1001, "")]
+    assert await peer.until_end() == [Frame.close(1001)]
 
 
 async def test_leaving_never_takes_longer_than_the_grace(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(close_grace=2, write_timeout=None))
-    peer.far.window = 5
+    us, peer = connect_peer(Options(close_grace=2, write_timeout=None))
+    peer.way.buffer = 5
     async with us as ws:
         for _ in range(500):
-            await peer.send_frame(TEXT, b"unread")
+            await peer.send(Frame.text("unread"))
         await ws.send(bytes(1_000_000))
         await trio.sleep(10)
     assert trio.current_time() == 12
 
 
 async def test_leaving_after_the_end_takes_no_time(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"unread")
+        await peer.send(Frame.text("unread"))
         await peer.aclose()
         await trio.sleep(1)
         await ws.wait_closed()
@@ -210,24 +208,24 @@ async def test_leaving_after_the_end_takes_no_time(
 
 
 async def test_leaving_while_the_peers_close_waits_for_an_answer_answers_it(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us:
-        await peer.send_frame(TEXT, b"unread")
-        await peer.send_close(4000)
-        await peer.stream.send_eof()
+        await peer.send(Frame.text("unread"))
+        await peer.send(Frame.close(4000))
+        await peer.send_end()
         await wait_all_tasks_blocked()
     assert trio.current_time() == 0
-    assert await peer.until_eof() == [CloseConnection(4000, "")]
+    assert await peer.until_end() == [Frame.close(4000)]
 
 
 async def test_behind_the_block_everything_is_closed(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"unread")
+        await peer.send(Frame.text("unread"))
         await wait_all_tasks_blocked()
     for method in (ws.receive, ws.ping, lambda: ws.send("x")):
         with pytest.raises(trio.ClosedResourceError):
@@ -237,11 +235,11 @@ async def test_behind_the_block_everything_is_closed(
 
 
 async def test_the_end_of_the_peer_is_no_exception_of_the_block(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_close(4000)
+        await peer.send(Frame.close(4000))
         with pytest.raises(ConnectionLost):
             await ws.receive()
     assert ws.close_info == CloseInfo(4000, "", "remote", clean=True)
@@ -265,21 +263,21 @@ def tasks_of(ws_id: str) -> list[str]:
 
 @pytest.mark.parametrize("interval", [20, None])
 async def test_the_tasks_of_a_connection_live_in_its_block(
-    connect_raw: Connect, autojump_clock: MockClock, interval: float | None
+    connect_peer: Connect, autojump_clock: MockClock, interval: float | None
 ) -> None:
-    us, peer = connect_raw(Options(ping_interval=interval))
+    us, peer = connect_peer(Options(ping_interval=interval))
     async with us as ws:
         keepalive = [] if interval is None else [f"keepalive of {ws.id}"]
         assert tasks_of(ws.id) == [*keepalive, f"reader of {ws.id}", f"writer of {ws.id}"]
-        await peer.send_close()
+        await peer.send(Frame.close(1000))
         await ws.wait_closed()
     assert tasks_of(ws.id) == []
 
 
 async def test_a_task_that_fails_against_all_promises_is_seen(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, _ = connect_raw()
+    us, _ = connect_peer()
 
     async def fail() -> None:
         raise KeyError("bug")
@@ -292,14 +290,14 @@ async def test_a_task_that_fails_against_all_promises_is_seen(
 
 @compressions
 async def test_cancelling_the_block_at_any_step_leaves_nothing_and_says_goodbye(
-    connect_raw: Connect, autojump_clock: MockClock, deflate: DeflateParameters | None
+    connect_peer: Connect, autojump_clock: MockClock, deflate: DeflateParameters | None
 ) -> None:
     async for attempt in cancellations():
-        us, peer = connect_raw(deflate=deflate)
+        us, peer = connect_peer(deflate=deflate)
         received: list[Any] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.answer)
-            await peer.send_frame(TEXT, b"hello")
+            await peer.send(Frame.text("hello"))
             with attempt:
                 async with us as ws:
                     await ws.send("x" * 3000)
@@ -307,7 +305,6 @@ async def test_cancelling_the_block_at_any_step_leaves_nothing_and_says_goodbye(
                     async with ws.open_message(text=False) as part:
                         await part.send(b"y" * 3000)
                     await ws.ping()
-        peer.assert_whole()
         assert peer.close is not None, attempt
         assert peer.close.code in {1000, 1001}
         expected: list[str | bytes] = ["x" * 3000, b"y" * 3000]
@@ -346,15 +343,13 @@ async def test_what_a_session_hands_on(role: Role, autojump_clock: MockClock) ->
         await theirs.aclose()
 
 
-async def test_what_a_session_makes_up(connect_raw: Connect, autojump_clock: MockClock) -> None:
-    us, peer = connect_raw()
-    other, other_peer = connect_raw()
+async def test_what_a_session_makes_up(connect_peer: Connect, autojump_clock: MockClock) -> None:
+    us, peer = connect_peer()
+    other, other_peer = connect_peer()
     async with us as ws, other as other_ws:
         assert len(ws.id) == 16
         assert ws.id != other_ws.id
         assert not ws.draining
-        assert ws.local_address is None
-        assert ws.remote_address is None
         assert ws.subprotocol is None
         await peer.aclose()
         await other_peer.aclose()

@@ -56,6 +56,20 @@ def test_what_does_not_fit_into_the_bits_cannot_be_encoded(frame: Frame) -> None
 
 
 @pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (Frame.close(4000, "why"), 4000),
+        (Frame.close(), None),
+        (Frame(8, b"\x03"), None),
+        (Frame.ping(b"\x03\xe8"), None),
+    ],
+    ids=repr,
+)
+def test_a_close_tells_its_code(frame: Frame, code: int | None) -> None:
+    assert frame.code == code
+
+
+@pytest.mark.parametrize(
     "fields", [{"opcode": 16}, {"rsv": 8}, {"rsv": -1}, {"length_size": 4}], ids=str
 )
 def test_a_field_has_its_bits_and_no_more(fields: dict[str, int]) -> None:

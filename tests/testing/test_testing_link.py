@@ -211,7 +211,21 @@ async def test_a_full_write_buffer_takes_nothing_until_it_has_room(
             assert await it.receive(2) == b"ab"
             assert await it.receive(1) == b"c"
         it.direction.buffer = None
-        await it.sender.send_all(bytes(2 * BUFFER))
+        await it.sender.send_all(b"x" * 2 * BUFFER)
+
+
+async def test_a_sender_that_has_had_to_wait_is_woken_when_a_third_of_the_buffer_is_free(
+    way: str, autojump_clock
+) -> None:
+    """Or what is large would leave in crumbs, as a reader makes room for them."""
+    async with connected(way, buffer=9) as it, trio.open_nursery() as nursery:
+        await it.sender.send_all(b"123456789")
+        nursery.start_soon(it.sender.send_all, b"abcdef")
+        await trio.testing.wait_all_tasks_blocked()
+        for taken, sent in ((2, 9), (1, 12), (2, 12), (1, 15)):
+            assert len(await it.receiver.receive_some(taken)) == taken
+            await trio.testing.wait_all_tasks_blocked()
+            assert it.direction.sent == sent
 
 
 async def test_a_stalled_link_keeps_everything(way: str, autojump_clock) -> None:

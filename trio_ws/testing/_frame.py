@@ -94,6 +94,13 @@ class Frame:
         head = b"" if code is None else code.to_bytes(2)
         return cls(CLOSE, head + _as_bytes(reason))
 
+    @property
+    def code(self) -> int | None:
+        """The code of a Close; `None` if it tells none, or is no Close."""
+        if self.opcode != CLOSE or len(self.payload) < 2:
+            return None
+        return int.from_bytes(self.payload[:2])
+
     def encode(self) -> bytes:
         """Return the bytes that go over the wire.
 
@@ -150,9 +157,8 @@ class Frame:
 
     def _show_payload(self) -> str:
         size = len(self.payload)
-        if self.opcode == CLOSE and size >= 2:
-            code = int.from_bytes(self.payload[:2])
-            return f"{code} {_as_text(self.payload[2:])}" if size > 2 else f"{code}"
+        if self.code is not None:
+            return f"{self.code} {_as_text(self.payload[2:])}" if size > 2 else f"{self.code}"
         if self.rsv & RSV1:
             return f"{size} bytes"
         text = _as_text(self.payload) if self.opcode != BINARY else _as_hex(self.payload)

@@ -172,6 +172,14 @@ class Direction:
             return math.inf
         return max(self.buffer - self._size, 0)
 
+    @property
+    def _low_water(self) -> float:
+        """Room that is worth waking a sender for, lest a large message leaves byte by byte.
+
+        Linux waits until a third of a buffer is free.
+        """
+        return max((self.buffer or 0) // 3, 1)
+
     def _put(self, data: bytes) -> None:
         """Send bytes."""
         self.sent += len(data)

@@ -237,10 +237,7 @@ class RawPeer(trio.abc.AsyncResource):
         parts = [await self._receive_part()]
         while not parts[-1].fin:
             parts.append(await self._receive_part())
-        data = b"".join(part.payload for part in parts)
-        if parts[0].rsv & RSV1:
-            data = self._inflate(data)
-        return data.decode() if parts[0].opcode == TEXT else data
+        return self._join(parts)
 
     async def _receive_part(self) -> Frame:
         while True:
@@ -249,6 +246,12 @@ class RawPeer(trio.abc.AsyncResource):
                 raise AssertionError(f"no message came, but {frame or self._end}")
             if frame.opcode < CLOSE:
                 return frame
+
+    def _join(self, parts: Sequence[Frame]) -> str | bytes:
+        data = b"".join(part.payload for part in parts)
+        if parts[0].rsv & RSV1:
+            data = self._inflate(data)
+        return data.decode() if parts[0].opcode == TEXT else data
 
     def _inflate(self, data: bytes) -> bytes:
         """RFC 7692, section 7.2.2; the window is kept, which is right in either case."""

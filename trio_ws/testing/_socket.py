@@ -260,7 +260,9 @@ class MemorySocket(trio.socket.SocketType):
             raise trio.BusyResourceError("another task is sending to this socket")
         self._sending = True
         try:
-            while not (outgoing := self._live(self._outgoing))._room and not at_once:
+            least = 1.0
+            while (outgoing := self._live(self._outgoing))._room < least and not at_once:
+                least = outgoing._low_water
                 await outgoing._wait_writable()
         finally:
             self._sending = False
