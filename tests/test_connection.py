@@ -13,7 +13,7 @@ from _helpers import connect_raw as connect_to_peer
 from trio.testing import MockClock, wait_all_tasks_blocked
 from wsproto.events import CloseConnection, Pong, TextMessage
 
-from trio_ws._connection import TURN, close_code_for
+from trio_ws._connection import GOODBYE_TIME, TURN, close_code_for
 from trio_ws._errors import ConnectionEnded, ConnectionLost, ProtocolViolation
 from trio_ws._frames import BINARY, CONTINUATION, TEXT
 from trio_ws._messages import CloseCode, CloseInfo, PreparedMessage
@@ -331,6 +331,49 @@ async def test_what_was_sent_before_the_close_is_answered_before_ours(
         *[TextMessage(f"answer to {number}") for number in range(3)],
         CloseConnection(1001, ""),
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "buffer"),
+    [((TURN - 1) * KIB, 64 * KIB), (2 * KIB, KIB)],
+    ids=["the turn is over", "the inbox is full"],
+)
+async def test_what_came_with_the_close_is_answered_before_ours_even_if_it_is_in_hand(
+    connect_raw: Connect, autojump_clock: MockClock, size: int, buffer: int
+) -> None:
+    us, peer = connect_raw(Options(receive_buffer=buffer))
+    async with us as ws, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _() -> None:
+            async for received in ws:
+                await trio.sleep(1)
+                await ws.send(f"{len(received)} bytes")
+
+        await wait_all_tasks_blocked()
+        peer.far.deliver(peer.frame(BINARY, b"x" * size) + peer.frame(CLOSE, b"\x03\xe8"))
+        assert await peer.next_message() == f"{size} bytes"
+        await peer.stream.send_eof()
+        assert await peer.until_close() == CloseConnection(1000, "")
+        assert trio.current_time() == 1
+
+
+async def test_a_goodbye_takes_little_more_than_the_grace_if_the_consumer_took_all_of_it(
+    connect_raw: Connect, autojump_clock: MockClock
+) -> None:
+    us, peer = connect_raw()
+    async with us as ws:
+        await peer.send_frame(TEXT, b"a question")
+        await peer.send_close()
+        await wait_all_tasks_blocked()
+        peer.far.window = 0
+        await ws.receive()
+        await trio.sleep(GRACE - 0.1)
+        await ws.send("an answer that nobody takes")
+        with pytest.raises(ConnectionEnded):
+            await ws.receive()
+        await ws.wait_closed()
+        assert trio.current_time() == pytest.approx(GRACE - 0.1 + GOODBYE_TIME)
 
 
 async def test_who_never_receives_does_not_hold_up_the_close_for_ever(
@@ -771,7 +814,7 @@ async def test_writing_fails_and_nothing_else_happens(
         await wait_all_tasks_blocked()
         with pytest.raises(ConnectionLost) as info:
             await ws.ping()
-        assert trio.current_time() == GRACE
+        assert trio.current_time() == GOODBYE_TIME
         assert info.value.info == ws.close_info
         assert ws.close_info == CloseInfo(1006, "writing failed: reset", "lost", clean=False)
 

@@ -394,3 +394,23 @@ async def test_an_inbox_may_be_emptied_by_what_it_takes_in() -> None:
     inbox = make_inbox(budget)
     inbox.put(MessagePart(b"x" * 101, 101, final=False))
     assert (inbox.size, budget.used) == (0, 0)
+
+
+async def test_what_was_taken_is_in_hand_until_its_consumer_comes_back() -> None:
+    consumer = Consumer()
+    consumer.put("one")
+    assert not consumer.inbox.in_hand
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _() -> None:
+            for _ in range(2):
+                consumer.inbox.enter()
+                await consumer.inbox.get()
+                consumer.inbox.leave()
+
+        await wait_all_tasks_blocked()
+        assert not consumer.inbox.in_hand  # it waits for the second one
+        consumer.put("two")
+        await wait_all_tasks_blocked()
+        assert consumer.inbox.in_hand

@@ -360,3 +360,13 @@ def test_what_remains_is_never_more_than_there_is() -> None:
     assert (outbox.size, budget.used) == (7, 7)
     outbox.discard()
     assert budget.used == 0
+
+
+async def test_a_ping_that_nobody_waits_for_need_not_leave() -> None:
+    outbox = Outbox(math.inf)
+    first = outbox.put_ping(b"one", lambda: pytest.fail("it has been withdrawn"))
+    second = outbox.put_ping(b"two", lambda: None)
+    outbox.withdraw_ping(first)
+    assert drain(outbox) == b"two"
+    outbox.withdraw_ping(second)  # too late
+    assert outbox.empty

@@ -19,7 +19,8 @@ full, and then TCP pushes back on the peer.
 How a connection ends. ``close_info`` is set once, by whoever is first:
 
 * the peer's Close: what is unread stays there to be received. The answer waits until
-  it has been (at most ``close_grace``), so that the last messages can be answered too;
+  it has been (at most ``close_grace``), so that the last messages can be answered too. So
+  it does for whoever works on a message that came in one read with the Close;
 * our Close (``aclose``, the end of the block, a drain, a slow room member): goes out
   behind what was sent before, and the peer's is waited for;
 * a violation: whoever is ready to answer what came before it may do so, then our Close
@@ -29,7 +30,8 @@ How a connection ends. ``close_info`` is set once, by whoever is first:
 
 Then TCP ends, server first (RFC 6455, section 7.1.1), all waiters are woken, and the
 nurseries that hang on the connection are cancelled. The deadline of one cancel scope,
-the reading task's own, bounds all of this by ``close_grace``.
+the reading task's own, bounds all of this by ``close_grace``; only if a consumer has
+used that up, the goodbye gets a second more.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ from ._messages import (
     Violated,
 )
 from ._options import KIB, Options
-from ._outbox import Outbox
+from ._outbox import Outbox, PingEntry
 from ._protocol import Protocol
 from ._streams import linger
 from ._transport import Transport
@@ -75,12 +77,18 @@ READY_STEPS: Final = 10
 receive, or to answer what came before a violation."""
 
 
+GOODBYE_TIME: Final = 1.0
+"""Seconds that our Close has to leave when the consumer has taken all the grace, and that the
+reading task has to find out how it ended when writing has failed."""
+
+
 @attrs.define(eq=False)
 class Ping:
     """A Ping on its way."""
 
     left_at: float
     left: bool = False
+    entry: PingEntry | None = None
     round_trip: float | None = None
     over: trio.Event = attrs.field(factory=trio.Event)
 
@@ -130,6 +138,7 @@ class Connection:
         self._failure: CloseInfo | None = None  # why nothing can be written any more
         self._told: list[CloseInfo] = []  # all that errors of this connection may carry
         self._ended_at = math.inf
+        self._interrupted = False  # others have run since the last read, which goes on
         self._answered = False  # our Close is queued, or will never be
         self._done = False  # nothing that the peer still says matters
         self._leaving = False  # this side has begun to close
@@ -158,11 +167,13 @@ class Connection:
         if self.info is not None:
             raise self.sender_error()
         ping = self.pings[payload] = Ping(trio.current_time())
-        self.outbox.put_ping(self.protocol.ping(payload), lambda: _set_left(ping))
+        ping.entry = self.outbox.put_ping(self.protocol.ping(payload), lambda: _set_left(ping))
         return ping
 
     def forget_ping(self, payload: bytes, ping: Ping) -> None:
-        """Stop waiting for a Pong."""
+        """Stop waiting for a Pong, or for the Ping to leave."""
+        if not ping.left and ping.entry is not None:
+            self.outbox.withdraw_ping(ping.entry)
         if self.pings.get(payload) is ping:  # another may have followed
             del self.pings[payload]
 
@@ -270,7 +281,8 @@ class Connection:
     async def _read_frames(self) -> bool:
         """Read until nothing more matters; return whether there is a goodbye to say."""
         while True:
-            while self._dispatch():  # noqa: ASYNC110  # the checkpoint is for others
+            while self._dispatch():
+                self._interrupted = True
                 await trio.lowlevel.checkpoint()
             if self._purse is not None:
                 self._purse.settle(self.protocol.held)
@@ -278,10 +290,12 @@ class Connection:
                 return True
             if self.inbox.full:
                 self.reading_since = None
+                self._interrupted = True
                 await self.inbox.wait_not_full()
                 self.reading_since = trio.current_time()
                 continue
             data = await self._transport.read()
+            self._interrupted = False
             if not data:
                 self._lose("the peer ended TCP without a Close", None)
                 return False
@@ -327,7 +341,8 @@ class Connection:
             self._conclude(attrs.evolve(self.info, clean=self._failure is None))
             return
         self._conclude(CloseInfo(event.code, event.reason, "remote", clean=True))
-        if not self.inbox.unread_messages:
+        in_hand = self._interrupted and self.inbox.in_hand
+        if not (self.inbox.unread_messages or in_hand):
             self._queue_close()
         self._announce_end()
 
@@ -377,9 +392,13 @@ class Connection:
             reason = "" if self.info.initiator == "remote" else self.info.reason
             self.outbox.put_close(self.protocol.close(self.info.code, reason))
             self.outbox.refuse(self.sender_error)
-        self._reading.deadline = min(
-            self._reading.deadline, trio.current_time() + self.options.close_grace
-        )
+        self._limit_goodbye(self.options.close_grace)
+
+    def _limit_goodbye(self, seconds: float) -> None:
+        """Bound it by ``seconds`` from when the end began, `GOODBYE_TIME` included if need be."""
+        now = trio.current_time()
+        deadline = max(min(self._ended_at, now) + seconds, now + min(GOODBYE_TIME, seconds))
+        self._reading.deadline = min(self._reading.deadline, deadline)
 
     async def _part(self) -> bool:
         """Let the last frames out, then see the peer end TCP where that is its part."""
@@ -499,7 +518,7 @@ class Connection:
         self._answered = True
         self.outbox.discard()
         self.outbox.refuse(self.sender_error)
-        self._queue_close()
+        self._limit_goodbye(min(GOODBYE_TIME, self.options.close_grace))
 
 
 def new_id() -> str:

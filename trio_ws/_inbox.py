@@ -71,6 +71,11 @@ class Inbox:
         """Complete messages that wait to be received."""
         return len(self._messages)
 
+    @property
+    def in_hand(self) -> bool:
+        """Whether the consumer has received, and has not come back for more."""
+        return self.visits > 0 and not self._news
+
     def put(self, part: MessagePart) -> None:
         """Add what has come."""
         if self._skipping:

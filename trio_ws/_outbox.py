@@ -17,9 +17,10 @@ once. Hence cancelling a send takes back all of it or nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -33,6 +34,9 @@ per byte, and a Ping that comes meanwhile has to wait for all."""
 MAX_PONGS: Final = 16
 """Pongs that may wait: enough to answer each ping of a burst (Autobahn sends ten), few
 enough that a peer that only pings and never reads takes no more than 2 KiB."""
+
+
+PingEntry: TypeAlias = "tuple[bytes, Callable[[], None]]"
 
 
 class Outbox:
@@ -49,7 +53,7 @@ class Outbox:
         self._own = 0  # bytes of what is queued for this connection alone, at most
         self._on_work = on_work or self.wake_writer
         self._pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
-        self._control: deque[tuple[bytes, Callable[[], None]]] = deque()
+        self._control: deque[PingEntry] = deque()
         self._data: deque[bytes] = deque()
         self._leaving: list[Callable[[], None]] = []
         self._batch_size = 0
@@ -142,10 +146,17 @@ class Outbox:
         self._own = min(self._own + more, self.size)
         purse.settle(self._own)
 
-    def put_ping(self, frame: bytes, left: Callable[[], None]) -> None:
+    def put_ping(self, frame: bytes, left: Callable[[], None]) -> PingEntry:
         """Queue a Ping; ``left`` is called when it has left."""
-        self._control.append((frame, left))
+        entry = frame, left
+        self._control.append(entry)
         self._on_work()
+        return entry
+
+    def withdraw_ping(self, entry: PingEntry) -> None:
+        """Drop a Ping that nobody waits for, if it has not begun to leave."""
+        with contextlib.suppress(ValueError):
+            self._control.remove(entry)
 
     def put_pong(self, make_frame: Callable[[], bytes]) -> None:
         """Queue a Pong, unless the Close is queued: no frame may follow that."""
