@@ -189,6 +189,8 @@ class Peer(testing.RawPeer):
         """The end of the side under test."""
         self.way: Direction = link.to_client if self.client else link.to_server
         """What the side under test sends."""
+        self.back: Direction = link.to_server if self.client else link.to_client
+        """What this peer sends."""
         self._turn = trio.Lock()
         self.answered: list[Frame] = []
         """What has come while it was polite: see `answer`."""

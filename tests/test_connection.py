@@ -8,26 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _helpers import CLOSE, DEFLATE, PING, PONG, RawPeer, Role, other
-from _helpers import connect_raw as connect_to_peer
+from _helpers import CLOSE, DEFLATE, Peer, Role, other
+from _helpers import connect_peer as connect_to_peer
 from trio.testing import MockClock, wait_all_tasks_blocked
-from wsproto.events import CloseConnection, Pong, TextMessage
 
 from trio_ws._connection import GOODBYE_TIME, TURN, close_code_for
 from trio_ws._errors import ConnectionEnded, ConnectionLost, ProtocolViolation
-from trio_ws._frames import BINARY, CONTINUATION, TEXT
 from trio_ws._messages import CloseCode, CloseInfo, PreparedMessage
 from trio_ws._options import KIB, MIB, Options
 from trio_ws._outbox import MAX_PONGS
 from trio_ws._session import Session
 from trio_ws._transport import Transport
+from trio_ws.testing import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_ws._websocket import WebSocket
 
-    Connect = Callable[..., tuple[Session, RawPeer]]
+    Connect = Callable[..., tuple[Session, Peer]]
 
 GRACE = Options().close_grace
 POLITE = CloseInfo(1000, "", "remote", clean=True)
@@ -46,70 +45,69 @@ async def echo(ws: WebSocket) -> None:
 
 
 async def test_frames_right_behind_the_handshake_are_heard(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    _, peer = connect_raw()  # only to make the frames
-    leftover = peer.frame(PING, b"1") + peer.frame(TEXT, b"one") + peer.frame(CLOSE, b"\x03\xe8")
-    us, peer = connect_raw(leftover=leftover)
+    _, peer = connect_peer()  # only to mask the frames
+    leftover = peer.wire(Frame.ping(b"1"), Frame.text("one"), Frame.close(1000))
+    us, peer = connect_peer(leftover=leftover)
     async with us as ws:
         assert await receive_all(ws) == ["one"]
-        await peer.stream.send_eof()
+        await peer.send_end()
         await ws.wait_closed()
-    assert await peer.until_eof() == [Pong(b"1"), CloseConnection(1000, "")]
+    assert await peer.until_end() == [Frame.pong(b"1"), Frame.close(1000)]
 
 
 async def test_pings_are_answered_while_nobody_receives(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us:
-        await peer.send_frame(TEXT, b"unread")
+        await peer.send(Frame.text("unread"))
         for payload in (b"", b"payload", bytes(125)):
-            await peer.send_frame(PING, payload)
-            assert await peer.next_event() == Pong(payload)
+            await peer.send(Frame.ping(payload))
+            await peer.expect(Frame.pong(payload))
 
 
 async def test_pings_are_answered_while_a_sender_waits(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(write_timeout=None, send_buffer=1))
-    peer.far.window = 100_000
+    us, peer = connect_peer(Options(write_timeout=None, send_buffer=1))
+    peer.way.buffer = 100_000
     async with us as ws, trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(ws.send, bytes(90_000))
         await wait_all_tasks_blocked()
-        await peer.send_frame(PING, b"now")
+        await peer.send(Frame.ping(b"now"))
         await wait_all_tasks_blocked()
-        peer.far.open_window()
-        sizes = []
-        while not isinstance(event := await peer.next_event(), Pong):
-            sizes.append(len(event.data))
-        assert sum(sizes) == 180_000  # what was being written, and no more
+        peer.way.buffer = None
+        for _ in range(2):  # what was being written, and no more
+            await peer.expect(Frame.binary(bytes(90_000)))
+        await peer.expect(Frame.pong(b"now"))
 
 
 async def test_of_a_flood_of_pings_the_last_are_answered_in_order(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(write_timeout=None))
-    peer.far.window = 0
+    us, peer = connect_peer(Options(write_timeout=None))
+    peer.way.buffer = 0
     async with us as ws:
         await wait_all_tasks_blocked()
-        for number in range(3000):
-            peer.far.deliver(peer.frame(PING, b"%d" % number))
+        await peer.send(*[Frame.ping(b"%d" % number) for number in range(3000)])
         await wait_all_tasks_blocked()
         assert ws.statistics().queued_bytes == 0
-        peer.far.open_window()
-        answered = [await peer.next_event() for _ in range(2 * MAX_PONGS)]
-        await wait_all_tasks_blocked()
-        numbers = [int(pong.payload) for pong in answered]
+        peer.way.buffer = None
+        numbers = [-1]
+        while numbers[-1] != 2999:
+            numbers.append(int((await peer.receive_frame()).payload))
         assert numbers == sorted(numbers)
+        assert len(numbers) <= 1 + 2 * MAX_PONGS
         assert numbers[-MAX_PONGS:] == list(range(3000 - MAX_PONGS, 3000))
 
 
 async def test_others_have_their_turn_while_a_flood_is_handled(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     turns = 0
 
     async def count() -> None:
@@ -118,24 +116,24 @@ async def test_others_have_their_turn_while_a_flood_is_handled(
             await trio.lowlevel.checkpoint()
             turns += 1
 
-    pings = peer.frame(PING) * 1000
+    pings = [Frame.ping()] * 1000
     async with us, trio.open_nursery() as nursery:
         nursery.start_soon(count)
-        peer.far.deliver(pings + peer.frame(PING, b"last"))
-        while await peer.next_event() != Pong(b"last"):
+        await peer.send(*pings, Frame.ping(b"last"))
+        while await peer.receive_frame() != Frame.pong(b"last"):
             pass
         assert turns >= 1000 // TURN
         nursery.cancel_scope.cancel()
 
 
 async def test_reading_pauses_once_the_buffer_is_full(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(receive_buffer=10 * KIB))
+    us, peer = connect_peer(Options(receive_buffer=10 * KIB))
     async with us as ws:
         for _ in range(100):
-            await peer.send_frame(BINARY, bytes(KIB))
-        await peer.send_frame(PING, b"behind them")
+            await peer.send(Frame.binary(bytes(KIB)))
+        await peer.send(Frame.ping(b"behind them"))
         await wait_all_tasks_blocked()
         statistics = ws.statistics()
         assert statistics.reading_paused
@@ -143,68 +141,66 @@ async def test_reading_pauses_once_the_buffer_is_full(
         for _ in range(100):
             assert await ws.receive() == bytes(KIB)
         assert not ws.statistics().reading_paused
-        assert await peer.next_event() == Pong(b"behind them")
+        await peer.expect(Frame.pong(b"behind them"))
 
 
 async def test_a_flood_of_empty_messages_pauses_reading_too(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send(peer.frame(BINARY) * 5000)
+        await peer.send(*[Frame.binary(b"")] * 5000)
         await wait_all_tasks_blocked()
         assert ws.statistics().reading_paused
         assert ws.statistics().unread_messages < 1100
 
 
 async def test_a_read_full_of_small_bombs_is_inflated_one_by_one(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(max_message_size=100_000), deflate=DEFLATE)
-    bomb = connect_to_peer("client" if peer.masks else "server", deflate=DEFLATE)[0]
+    us, peer = connect_peer(Options(max_message_size=100_000), deflate=DEFLATE)
+    bomb = connect_to_peer("client" if peer.client else "server", deflate=DEFLATE)[0]
     frames = bomb._connection.protocol.encode(PreparedMessage(bytes(100_000)))
     assert len(frames[0]) < 200
     async with us as ws, trio.open_nursery() as nursery:
         nursery.start_soon(ws.receive)  # even if somebody waits
         await wait_all_tasks_blocked()
-        peer.far.deliver(b"".join(frames) * 50)
+        await peer.send(b"".join(frames) * 50)
         await wait_all_tasks_blocked()
         assert ws.statistics().unread_bytes == 100_000
 
 
 async def test_a_message_longer_than_the_buffer_comes_when_it_is_asked_for(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(receive_buffer=1))
+    us, peer = connect_peer(Options(receive_buffer=1))
     async with us as ws:
-        await peer.send_frame(BINARY, bytes(MIB))
+        await peer.send(Frame.binary(bytes(MIB)))
         await wait_all_tasks_blocked()
         assert ws.statistics().reading_paused
         assert await ws.receive() == bytes(MIB)
 
 
 async def test_a_message_may_come_a_byte_at_a_time(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     text = "aé€😀" * 50
     async with us as ws:
-        for byte in peer.frame(TEXT, text.encode()):
-            peer.far.deliver(bytes([byte]))
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
+        peer.back.chunk = 1
+        await peer.send(Frame.text(text))
         assert await ws.receive() == text
 
 
 @pytest.mark.parametrize("final", [True, False], ids=["ended", "unended"])
 async def test_empty_fragments_have_an_end(
-    connect_raw: Connect, autojump_clock: MockClock, final: bool
+    connect_peer: Connect, autojump_clock: MockClock, final: bool
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, fin=False)
-        await peer.send(peer.frame(CONTINUATION, fin=False) * 4095)
-        await peer.send_frame(CONTINUATION, fin=final)
+        await peer.send(Frame.text("", fin=False))
+        await peer.send(*[Frame.continuation(b"", fin=False)] * 4095)
+        await peer.send(Frame.continuation(b"", fin=final))
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()
         assert (info.value.code, info.value.reason) == (
@@ -214,9 +210,9 @@ async def test_empty_fragments_have_an_end(
 
 
 async def test_a_pong_answers_the_pings_before_it(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     times: dict[bytes, float] = {}
 
     async def ping(payload: bytes) -> None:
@@ -227,13 +223,13 @@ async def test_a_pong_answers_the_pings_before_it(
             nursery.start_soon(ping, payload)
             await wait_all_tasks_blocked()
             await trio.sleep(1)
-        await peer.send_frame(PONG, b"nobody asked")
-        await peer.send_frame(PONG, b"2")
+        await peer.send(Frame.pong(b"nobody asked"))
+        await peer.send(Frame.pong(b"2"))
         await wait_all_tasks_blocked()
         assert times == {b"1": 3, b"2": 2}
         assert ws.latency == 2
         assert ws.statistics().pings_in_flight == 1
-        await peer.send_frame(PONG, b"3")
+        await peer.send(Frame.pong(b"3"))
         await wait_all_tasks_blocked()
         assert times[b"3"] == 1
 
@@ -242,10 +238,10 @@ async def test_a_pong_answers_the_pings_before_it(
 
 
 async def test_a_message_is_queued_without_waiting_if_there_is_room(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(send_buffer=12))
-    peer.far.window = 0
+    us, peer = connect_peer(Options(send_buffer=12))
+    peer.way.buffer = 0
     message = PreparedMessage("hello")
     async with us as ws:
         connection = ws._connection
@@ -253,12 +249,12 @@ async def test_a_message_is_queued_without_waiting_if_there_is_room(
         assert connection.send_nowait(message)
         assert not connection.send_nowait(message)
         assert ws.statistics().messages_sent == 2
-        peer.far.open_window()
-        assert [await peer.next_message() for _ in range(2)] == ["hello", "hello"]
+        peer.way.buffer = None
+        assert [await peer.receive_message() for _ in range(2)] == ["hello", "hello"]
         async with ws.open_message(text=True) as part:
             await part.send("first this ")
             assert not connection.send_nowait(message)
-        await peer.send_close()
+        await peer.send(Frame.close(1000))
         await wait_all_tasks_blocked()
         with pytest.raises(ConnectionLost):
             connection.send_nowait(message)
@@ -269,13 +265,12 @@ async def test_a_message_is_queued_without_waiting_if_there_is_room(
 
 @pytest.mark.parametrize("code", [1000, 1001, 1005, 4000])
 async def test_the_peers_close_is_answered_with_its_code(
-    connect_raw: Connect, autojump_clock: MockClock, code: int
+    connect_peer: Connect, autojump_clock: MockClock, code: int
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await (peer.send_frame(CLOSE) if code == 1005 else peer.send_close(code, "why"))
-        close = await peer.until_close()
-        assert (close.code, close.reason or "") == (code, "")
+        await peer.send(Frame.close() if code == 1005 else Frame.close(code, "why"))
+        await peer.expect(Frame.close(None if code == 1005 else code))
         reason = "" if code == 1005 else "why"
         assert ws.close_info == CloseInfo(code, reason, "remote", clean=True)
 
@@ -283,20 +278,20 @@ async def test_the_peers_close_is_answered_with_its_code(
 async def test_a_server_ends_tcp_at_once() -> None:
     us, peer = connect_to_peer("server")
     async with us as ws:
-        await peer.send_close()
-        assert await peer.until_eof() == [CloseConnection(1000, "")]
+        await peer.send(Frame.close(1000))
+        assert await peer.until_end() == [Frame.close(1000)]
         assert await ws.wait_closed() == POLITE
 
 
 async def test_a_client_leaves_it_to_the_server_to_end_tcp(autojump_clock: MockClock) -> None:
     us, peer = connect_to_peer("client")
     async with us as ws:
-        await peer.send_close()
+        await peer.send(Frame.close(1000))
         await peer.until_close()
         await trio.sleep(GRACE - 1)
-        assert not peer.far.closed
+        assert not peer.left
         await peer.send(b"what comes behind the Close is thrown away")
-        await peer.stream.send_eof()
+        await peer.send_end()
         assert await ws.wait_closed() == POLITE
         assert trio.current_time() == GRACE - 1
 
@@ -306,20 +301,20 @@ async def test_a_client_does_not_wait_for_ever_for_the_server_to_end_tcp(
 ) -> None:
     us, peer = connect_to_peer("client")
     async with us as ws:
-        await peer.send_close()
+        await peer.send(Frame.close(1000))
         assert await ws.wait_closed() == POLITE
         assert trio.current_time() == GRACE
 
 
 async def test_what_was_sent_before_the_close_is_answered_before_ours(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         for number in b"0", b"1", b"2":
-            await peer.send_frame(TEXT, number)
-        await peer.send_close(1001)
-        await peer.stream.send_eof()
+            await peer.send(Frame.text(number))
+        await peer.send(Frame.close(1001))
+        await peer.send_end()
         await wait_all_tasks_blocked()
         async for message in ws:
             await trio.sleep(1)  # each answer takes its time
@@ -327,9 +322,9 @@ async def test_what_was_sent_before_the_close_is_answered_before_ours(
         await wait_all_tasks_blocked()
         with pytest.raises(ConnectionLost):
             await ws.send("one too many")
-    assert await peer.until_eof() == [
-        *[TextMessage(f"answer to {number}") for number in range(3)],
-        CloseConnection(1001, ""),
+    assert await peer.until_end() == [
+        *[Frame.text(f"answer to {number}") for number in range(3)],
+        Frame.close(1001),
     ]
 
 
@@ -377,50 +372,50 @@ async def test_a_goodbye_takes_little_more_than_the_grace_if_the_consumer_took_a
 
 
 async def test_who_never_receives_does_not_hold_up_the_close_for_ever(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"unread")
-        await peer.send_close()
+        await peer.send(Frame.text("unread"))
+        await peer.send(Frame.close(1000))
         await peer.until_close()
         assert trio.current_time() == GRACE
         assert await receive_all(ws) == ["unread"]
 
 
 async def test_a_close_in_the_middle_of_a_message_ends_it(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"half a", fin=False)
-        await peer.send_close()
+        await peer.send(Frame.text("half a", fin=False))
+        await peer.send(Frame.close(1000))
         assert await receive_all(ws) == []
         assert (await peer.until_close()).code == 1000
 
 
 async def test_a_close_while_a_message_is_half_sent_lets_no_more_of_it_out(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         message = ws.open_message(text=True)
         await message.__aenter__()
         await message.send("half a")
-        await peer.send_close()
+        await peer.send(Frame.close(1000))
         await wait_all_tasks_blocked()
         with pytest.raises(ConnectionLost) as info:
             await message.__aexit__(None, None, None)
         assert info.value.info == POLITE
-    events = await peer.until_eof()
-    assert events == [TextMessage("half a", message_finished=False), CloseConnection(1000, "")]
+    events = await peer.until_end()
+    assert events == [Frame.text("half a", fin=False), Frame.close(1000)]
 
 
 async def test_a_close_is_seen_while_a_sender_waits(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(send_buffer=1))
-    peer.far.window = 0
+    us, peer = connect_peer(Options(send_buffer=1))
+    peer.way.buffer = 0
     errors: list[CloseInfo] = []
 
     async def send() -> None:
@@ -434,21 +429,21 @@ async def test_a_close_is_seen_while_a_sender_waits(
         for _ in range(3):
             nursery.start_soon(send)
         await wait_all_tasks_blocked()
-        await peer.send_close(4000)
+        await peer.send(Frame.close(4000))
         await wait_all_tasks_blocked()
         assert [info.code for info in errors] == [4000] * 3
-        peer.far.open_window()
-        await peer.stream.send_eof()
-        assert await peer.until_eof() == [TextMessage("taken"), CloseConnection(4000, "")]
+        peer.way.buffer = None
+        await peer.send_end()
+        assert await peer.until_end() == [Frame.text("taken"), Frame.close(4000)]
 
 
 async def test_a_peer_that_does_not_read_our_answer_is_left_after_the_grace(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
-    peer.far.window = 0
+    us, peer = connect_peer()
+    peer.way.buffer = 0
     async with us as ws:
-        await peer.send_close()
+        await peer.send(Frame.close(1000))
         assert await ws.wait_closed() == POLITE
         assert trio.current_time() == GRACE
 
@@ -457,11 +452,11 @@ async def test_a_peer_that_does_not_read_our_answer_is_left_after_the_grace(
 
 
 async def test_a_violator_is_told_and_left(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send(peer.frame(CONTINUATION, b"x") + peer.frame(PING, b"not heard"))
+        await peer.send(Frame.continuation(b"x"), Frame.ping(b"not heard"))
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()
         assert info.value.info == CloseInfo(
@@ -470,30 +465,32 @@ async def test_a_violator_is_told_and_left(
         cause = info.value.__cause__
         assert isinstance(cause, ProtocolViolation)
         assert (cause.code, cause.reason) == (1002, "continuation of no message")
-        assert await peer.until_eof() == [CloseConnection(1002, "continuation of no message")]
-        assert peer.far.eof_sent  # first one side, lest the Close is lost to a reset
-        assert not peer.far.closed
+        assert await peer.until_end() == [Frame.close(1002, "continuation of no message")]
+        assert (
+            peer.far.socket.did_shutdown_SHUT_WR
+        )  # first one side, lest the Close is lost to a reset
+        assert not peer.left
         await ws.wait_closed()
         assert trio.current_time() == 1
 
 
 async def test_a_violator_that_goes_is_not_waited_for(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(CONTINUATION)
-        await peer.stream.send_eof()
+        await peer.send(Frame.continuation(b""))
+        await peer.send_end()
         await ws.wait_closed()
         assert trio.current_time() == 0
 
 
 async def test_what_came_before_a_violation_is_received(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send(peer.frame(TEXT, b"good") + peer.frame(TEXT, b"\xff"))
+        await peer.send(Frame.text("good"), Frame.text(b"\xff"))
         await ws.wait_closed()
         assert await ws.receive() == "good"
         with pytest.raises(ConnectionLost) as info:
@@ -502,9 +499,9 @@ async def test_what_came_before_a_violation_is_received(
 
 
 async def test_what_came_before_a_violation_is_answered_by_who_is_ready(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -513,20 +510,21 @@ async def test_what_came_before_a_violation_is_answered_by_who_is_ready(
                 await echo(ws)
 
         await wait_all_tasks_blocked()
-        peer.far.deliver(peer.frame(TEXT, b"good") * 2 + peer.frame(CONTINUATION))
-        events = await peer.until_eof()
-    assert [type(event) for event in events] == [TextMessage, TextMessage, CloseConnection]
+        await peer.send(*[Frame.text("good")] * 2, Frame.continuation(b""))
+        *echoes, close = await peer.until_end()
+    assert echoes == [Frame.text("good")] * 2
+    assert close.code == 1002
 
 
 async def test_a_violation_behind_our_close_is_the_end(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
         nursery.start_soon(ws.aclose, 4000)
         await peer.until_close()
-        await peer.send_frame(CONTINUATION)
-        await peer.stream.send_eof()
+        await peer.send(Frame.continuation(b""))
+        await peer.send_end()
         assert await ws.wait_closed() == CloseInfo(4000, "", "local", clean=False)
         assert trio.current_time() == 0
 
@@ -535,31 +533,31 @@ async def test_a_violation_behind_our_close_is_the_end(
 
 
 async def test_our_close_goes_behind_what_was_sent(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
         await ws.send("one")
         await ws.send("two")
         nursery.start_soon(ws.aclose, 4000, "bye")
-        assert [await peer.next_event() for _ in range(3)] == [
-            TextMessage("one"),
-            TextMessage("two"),
-            CloseConnection(4000, "bye"),
+        assert [await peer.receive_frame() for _ in range(3)] == [
+            Frame.text("one"),
+            Frame.text("two"),
+            Frame.close(4000, "bye"),
         ]
-        assert not peer.far.closed
-        await peer.send_close(4000)
-        await peer.stream.send_eof()
+        assert not peer.left
+        await peer.send(Frame.close(4000))
+        await peer.send_end()
     assert ws.close_info == CloseInfo(4000, "bye", "local", clean=True)
     assert trio.current_time() == 0
 
 
 async def test_behind_our_own_close_everything_is_closed(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"unread")
+        await peer.send(Frame.text("unread"))
         await ws.aclose()
         for method in (ws.receive, ws.ping, lambda: ws.send("x"), lambda: anext(ws)):
             with pytest.raises(trio.ClosedResourceError, match="this side has closed"):
@@ -573,46 +571,46 @@ async def test_a_server_that_closes_ends_tcp_first() -> None:
     async with us as ws, trio.open_nursery() as nursery:
         nursery.start_soon(ws.aclose)
         await peer.until_close()
-        await peer.send_close()
-        assert await peer.next_event() is None
+        await peer.send(Frame.close(1000))
+        assert await peer.receive_frame() is None
         assert await ws.wait_closed() == CloseInfo(1000, "", "local", clean=True)
 
 
 async def test_a_peer_that_ignores_our_close_is_left_after_the_grace(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def go_on() -> None:
-            while not peer.far.closed:
-                peer.far.deliver(peer.frame(BINARY, bytes(100_000)) + peer.frame(PING))
+            while not peer.left:
+                await peer.send(Frame.binary(bytes(100_000)), Frame.ping())
                 await trio.sleep(0.3)
 
         await ws.aclose()
         assert trio.current_time() == GRACE
         assert ws.close_info == CloseInfo(1000, "", "local", clean=False)
-    assert isinstance((await peer.until_eof())[-1], CloseConnection)  # no Pong behind it
+    assert (await peer.until_end())[-1].opcode == CLOSE  # no Pong behind it
 
 
 async def test_a_peer_that_does_not_read_is_left_after_the_grace(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
-    peer.far.window = 10
+    us, peer = connect_peer()
+    peer.way.buffer = 10
     async with us as ws:
         await ws.send(bytes(100_000))
         await ws.aclose()
         assert trio.current_time() == GRACE
-        assert ws.statistics().bytes_sent == 0
+        assert ws.statistics().bytes_sent == 10
     assert ws.statistics().queued_bytes == 0
 
 
 async def test_a_peer_that_goes_instead_of_answering(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
         nursery.start_soon(ws.aclose)
         await peer.until_close()
@@ -634,28 +632,28 @@ async def test_both_close_at_once(
 
 
 async def test_a_ping_that_crosses_our_close_is_no_error(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
         nursery.start_soon(ws.aclose)
         await peer.until_close()
-        await peer.send_frame(PING)
-        await peer.send_frame(TEXT, b"nor is a message")
-        await peer.send_close()
-        await peer.stream.send_eof()
+        await peer.send(Frame.ping())
+        await peer.send(Frame.text("nor is a message"))
+        await peer.send(Frame.close(1000))
+        await peer.send_end()
     assert ws.close_info is not None
     assert ws.close_info.clean
     assert ws.statistics().unread_messages == 0
 
 
 async def test_a_close_by_the_server_leaves_what_is_unread(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
     """As a drain does, or a room that a member is too slow for."""
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"unread")
+        await peer.send(Frame.text("unread"))
         await wait_all_tasks_blocked()
         ws._connection.begin_close(CloseCode.SERVICE_RESTART, "soon back")
         ws._connection.begin_close(CloseCode.GOING_AWAY, "the first one counts")
@@ -667,13 +665,13 @@ async def test_a_close_by_the_server_leaves_what_is_unread(
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()
         assert info.value.info == expected
-        assert await peer.next_event() == CloseConnection(1012, "soon back")
+        await peer.expect(Frame.close(1012, "soon back"))
 
 
 async def test_a_polite_close_by_the_server_is_a_polite_end(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, _ = connect_raw()
+    us, _ = connect_peer()
     async with us as ws:
         ws._connection.begin_close(CloseCode.GOING_AWAY, "")
         with pytest.raises(ConnectionEnded):
@@ -686,19 +684,18 @@ async def test_a_polite_close_by_the_server_is_a_polite_end(
 MESSAGES = [str(number) * 100 for number in range(10, 40)]
 
 
-def connect_full(connect_raw: Connect) -> tuple[Session, RawPeer]:
+async def connect_full(connect_peer: Connect) -> tuple[Session, Peer]:
     """Return a side that will soon have to pause reading."""
-    us, peer = connect_raw(Options(receive_buffer=1000))
-    for message in MESSAGES:
-        peer.far.deliver(peer.frame(TEXT, message.encode()))
+    us, peer = connect_peer(Options(receive_buffer=1000))
+    await peer.send(*map(Frame.text, MESSAGES))
     return us, peer
 
 
 async def test_a_peer_that_closes_is_heard_when_what_came_before_has_been_received(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_full(connect_raw)
-    await peer.send_close(1001)
+    us, peer = await connect_full(connect_peer)
+    await peer.send(Frame.close(1001))
     async with us as ws:
         await trio.sleep(10)
         assert ws.statistics().reading_paused
@@ -708,9 +705,9 @@ async def test_a_peer_that_closes_is_heard_when_what_came_before_has_been_receiv
 
 
 async def test_a_peer_that_dies_is_found_dead_when_what_came_before_has_been_received(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_full(connect_raw)
+    us, peer = await connect_full(connect_peer)
     await peer.aclose()
     async with us as ws:
         await trio.sleep(10)
@@ -722,9 +719,9 @@ async def test_a_peer_that_dies_is_found_dead_when_what_came_before_has_been_rec
 
 
 async def test_our_close_does_not_wait_for_anybody_to_receive(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_full(connect_raw)
+    us, peer = await connect_full(connect_peer)
     async with us as ws, trio.open_nursery() as nursery:
         await trio.sleep(10)
         assert ws.statistics().reading_paused
@@ -737,9 +734,9 @@ async def test_our_close_does_not_wait_for_anybody_to_receive(
 
 
 async def test_leaving_the_block_does_not_wait_for_anybody_to_receive(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_full(connect_raw)
+    us, peer = await connect_full(connect_peer)
     async with trio.open_nursery() as nursery:
         async with us:
             await trio.sleep(10)
@@ -751,11 +748,11 @@ async def test_leaving_the_block_does_not_wait_for_anybody_to_receive(
 
 
 async def test_a_peer_that_goes_without_a_word(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"the last")
+        await peer.send(Frame.text("the last"))
         await peer.aclose()
         assert await ws.receive() == "the last"
         expected = CloseInfo(1006, "the peer ended TCP without a Close", "lost", clean=False)
@@ -766,8 +763,8 @@ async def test_a_peer_that_goes_without_a_word(
         assert await ws.wait_closed() == expected
 
 
-async def test_reading_fails(connect_raw: Connect, autojump_clock: MockClock) -> None:
-    us, peer = connect_raw()
+async def test_reading_fails(connect_peer: Connect, autojump_clock: MockClock) -> None:
+    us, peer = connect_peer()
     cause = OSError("connection reset")
 
     async def fail(max_bytes: int | None = None) -> bytes:
@@ -783,10 +780,11 @@ async def test_reading_fails(connect_raw: Connect, autojump_clock: MockClock) ->
 
 
 async def test_writing_fails_and_the_peers_last_words_are_still_heard(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
-    failure = peer.far.failure = trio.BrokenResourceError("reset")
+    us, peer = connect_peer()
+    failure = trio.BrokenResourceError("reset")
+    peer.break_way(failure)
     async with us as ws:
         await ws.send("never arrives")
         await wait_all_tasks_blocked()
@@ -794,9 +792,9 @@ async def test_writing_fails_and_the_peers_last_words_are_still_heard(
             await ws.send("refused")
         assert info.value.info == CloseInfo(1006, "writing failed: reset", "lost", clean=False)
         assert info.value.__cause__ is failure
-        await peer.send_frame(TEXT, b"the last words")
-        await peer.send_frame(PING)
-        await peer.send_close(4000)
+        await peer.send(Frame.text("the last words"))
+        await peer.send(Frame.ping())
+        await peer.send(Frame.close(4000))
         assert await ws.receive() == "the last words"
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()
@@ -805,10 +803,10 @@ async def test_writing_fails_and_the_peers_last_words_are_still_heard(
 
 
 async def test_writing_fails_and_nothing_else_happens(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
-    peer.far.failure = trio.BrokenResourceError("reset")
+    us, peer = connect_peer()
+    peer.break_way(trio.BrokenResourceError("reset"))
     async with us as ws:
         await ws.send("never arrives")
         await wait_all_tasks_blocked()
@@ -820,24 +818,24 @@ async def test_writing_fails_and_nothing_else_happens(
 
 
 async def test_writing_fails_before_our_close(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
-    peer.far.failure = trio.BrokenResourceError("reset")
+    us, peer = connect_peer()
+    peer.break_way(trio.BrokenResourceError("reset"))
     async with us as ws:
         await ws.send("never arrives")
         await wait_all_tasks_blocked()
-        await peer.send_close(1000)
+        await peer.send(Frame.close(1000))
         await ws.aclose(4000)
         assert ws.close_info is not None
         assert not (ws.close_info.clean and ws.close_info.initiator != "remote")
 
 
 async def test_a_peer_that_takes_nothing_is_left_after_the_write_timeout(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(ping_interval=None))
-    peer.far.window = 5
+    us, peer = connect_peer(Options(ping_interval=None))
+    peer.way.buffer = 5
     async with us as ws:
         await ws.send(bytes(1_000_000))
         with pytest.raises(ConnectionLost) as info:
@@ -849,31 +847,31 @@ async def test_a_peer_that_takes_nothing_is_left_after_the_write_timeout(
 
 
 async def test_a_peer_that_takes_a_little_now_and_then_is_slow_not_dead(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(ping_interval=None))
-    peer.far.window = 0
+    us, peer = connect_peer(Options(ping_interval=None))
+    peer.way.buffer = 0
     async with us as ws:
         await ws.send(bytes(10 * 16 * KIB))
         for _ in range(10):
             await trio.sleep(29)
-            peer.far.open_window(16 * KIB)
+            peer.way.buffer += 16 * KIB
         assert ws.close_info is None
-        peer.far.open_window()
-        assert await peer.next_message() == bytes(10 * 16 * KIB)
+        peer.way.buffer = None
+        assert await peer.receive_message() == bytes(10 * 16 * KIB)
 
 
 async def test_every_waiter_is_woken_at_the_end(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
     for end, error in (
-        (lambda peer: peer.send_close(), ConnectionEnded),
-        (lambda peer: peer.send_close(4000), ConnectionLost),
+        (lambda peer: peer.send(Frame.close(1000)), ConnectionEnded),
+        (lambda peer: peer.send(Frame.close(4000)), ConnectionLost),
         (lambda peer: peer.aclose(), ConnectionLost),
-        (lambda peer: peer.send_frame(CONTINUATION), ConnectionLost),
+        (lambda peer: peer.send(Frame.continuation(b"")), ConnectionLost),
     ):
-        us, peer = connect_raw(Options(send_buffer=1))
-        peer.far.window = 0
+        us, peer = connect_peer(Options(send_buffer=1))
+        peer.way.buffer = 0
         woken: list[str] = []
 
         async def wait(
@@ -906,32 +904,32 @@ async def consume(ws: WebSocket, got: list[Any]) -> None:
 @pytest.mark.parametrize("late", [0, 1, 60], ids=["in time", "late", "too late for the answer"])
 @pytest.mark.parametrize("goodbye", ["close", "eof"])
 async def test_nurseries_are_cancelled_when_what_is_unread_has_been_received(
-    connect_raw: Connect, autojump_clock: MockClock, goodbye: str, late: float
+    connect_peer: Connect, autojump_clock: MockClock, goodbye: str, late: float
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     got: list[Any] = []
     async with us as ws:
         for number in b"0", b"1":
-            await peer.send_frame(TEXT, number)
+            await peer.send(Frame.text(number))
         if late:
-            await (peer.send_close() if goodbye == "close" else peer.aclose())
+            await (peer.send(Frame.close(1000)) if goodbye == "close" else peer.aclose())
             await trio.sleep(late)
         async with ws.open_nursery() as nursery, ws.open_nursery() as producers:
             nursery.start_soon(consume, ws, got)
             producers.start_soon(trio.sleep_forever)
             if not late:
-                await (peer.send_close() if goodbye == "close" else peer.aclose())
+                await (peer.send(Frame.close(1000)) if goodbye == "close" else peer.aclose())
         assert trio.current_time() == late + 2
     assert got == ["0", "1"]
 
 
 async def test_a_consumer_that_does_not_come_back_is_cancelled_after_the_grace(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         async with ws.open_nursery():
-            await peer.send_frame(TEXT, b"one")
+            await peer.send(Frame.text("one"))
             await ws.receive()
             await peer.aclose()
             await trio.sleep_forever()
@@ -942,16 +940,16 @@ async def test_a_consumer_that_does_not_come_back_is_cancelled_after_the_grace(
 
 
 async def test_a_failure_inside_is_logged_and_told(
-    connect_raw: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    connect_peer: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
 
     def fail(most_frames: float) -> None:
         raise KeyError("bug")
 
     async with us as ws:
         ws._connection.protocol.next_event = fail  # a bug
-        await peer.send_frame(TEXT, b"x")
+        await peer.send(Frame.text("x"))
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()
         assert info.value.reason == "failed inside: KeyError('bug')"
@@ -962,10 +960,10 @@ async def test_a_failure_inside_is_logged_and_told(
 
 
 async def test_a_failure_in_writing_is_logged_and_told(
-    connect_raw: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    connect_peer: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    us, peer = connect_raw()
-    peer.far.failure = KeyError("bug")
+    us, peer = connect_peer()
+    peer.break_way(KeyError("bug"))
     async with us as ws:
         await ws.send("x")
         with pytest.raises(ConnectionLost) as info:
@@ -979,22 +977,27 @@ async def test_a_failure_in_writing_is_logged_and_told(
 
 
 async def test_a_stream_that_cannot_be_closed_is_no_reason_to_hang(
-    connect_raw: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    connect_peer: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for failure, logged in ((trio.BrokenResourceError("gone"), 0), (KeyError("bug"), 1)):
-        us, peer = connect_raw()
-        peer.far.close_failure = failure
+        us, peer = connect_peer()
+
+        async def fail(failure: Exception = failure, peer: Peer = peer) -> None:
+            peer.far.socket.close()
+            raise failure
+
+        peer.far.aclose = fail
         async with us as ws:
-            await peer.send_close(4000)
+            await peer.send(Frame.close(4000))
             await ws.wait_closed()
             assert ws.close_info == CloseInfo(4000, "", "remote", clean=True)
         assert len(caplog.records) == logged
 
 
 async def test_a_block_that_is_cancelled_while_its_connection_ends(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     with trio.CancelScope() as scope:
         async with us as ws:
             scope.cancel()

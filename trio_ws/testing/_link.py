@@ -176,9 +176,9 @@ class Direction:
     def _low_water(self) -> float:
         """Room that is worth waking a sender for, lest a large message leaves byte by byte.
 
-        Linux waits until a third of a buffer is free.
+        Linux waits until a third of a buffer is free; here a packet is enough.
         """
-        return max((self.buffer or 0) // 3, 1)
+        return min(max((self.buffer or 0) // 3, 1), PACKET)
 
     def _put(self, data: bytes) -> None:
         """Send bytes."""
