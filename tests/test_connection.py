@@ -334,9 +334,9 @@ async def test_what_was_sent_before_the_close_is_answered_before_ours(
     ids=["the turn is over", "the inbox is full"],
 )
 async def test_what_came_with_the_close_is_answered_before_ours_even_if_it_is_in_hand(
-    connect_raw: Connect, autojump_clock: MockClock, size: int, buffer: int
+    connect_peer: Connect, autojump_clock: MockClock, size: int, buffer: int
 ) -> None:
-    us, peer = connect_raw(Options(receive_buffer=buffer))
+    us, peer = connect_peer(Options(receive_buffer=buffer))
     async with us as ws, trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -346,22 +346,22 @@ async def test_what_came_with_the_close_is_answered_before_ours_even_if_it_is_in
                 await ws.send(f"{len(received)} bytes")
 
         await wait_all_tasks_blocked()
-        peer.far.deliver(peer.frame(BINARY, b"x" * size) + peer.frame(CLOSE, b"\x03\xe8"))
-        assert await peer.next_message() == f"{size} bytes"
-        await peer.stream.send_eof()
-        assert await peer.until_close() == CloseConnection(1000, "")
+        await peer.send(Frame.binary(b"x" * size), Frame.close(1000))
+        assert await peer.receive_message() == f"{size} bytes"
+        await peer.send_end()
+        assert await peer.until_close() == Frame.close(1000)
         assert trio.current_time() == 1
 
 
 async def test_a_goodbye_takes_little_more_than_the_grace_if_the_consumer_took_all_of_it(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"a question")
-        await peer.send_close()
+        await peer.send(Frame.text("a question"))
+        await peer.send(Frame.close(1000))
         await wait_all_tasks_blocked()
-        peer.far.window = 0
+        peer.way.buffer = 0
         await ws.receive()
         await trio.sleep(GRACE - 0.1)
         await ws.send("an answer that nobody takes")
