@@ -907,3 +907,21 @@ async def test_pings_that_were_given_up_do_not_pile_up(
         await peer.send(Frame.close(1000))
         assert (await peer.until_close()).code == 1000
         assert ws.statistics().bytes_sent < 50  # a text and a Close
+
+
+# Views...
+
+
+async def test_its_views_are_channels_of_the_same_connection(
+    connect: Callable[..., tuple[Session, Session]], autojump_clock: MockClock
+) -> None:
+    """What each of them does: see test_views.py and test_byte_stream.py."""
+    ours, theirs = connect()
+    async with ours as us, theirs as them:
+        await us.text.send("text")
+        await us.binary.send(b"binary")
+        await us.json().send([1])
+        await us.typed(str, int).send(1)
+        await us.as_stream().send_all(b"stream")
+        received = [await them.receive() for _ in range(5)]
+        assert received == ["text", b"binary", "[1]", "1", b"stream"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, overload
 
 import attrs
 import trio
 
+from ._byte_stream import ByteStream
 from ._connection import Connection, close_code_for
 from ._flag import Flag
 from ._http_request import RequestHead
@@ -22,6 +24,9 @@ from ._messages import (
     check_close,
 )
 from ._pace import Pace
+from ._views import View, as_it_is, decode_json, encode_binary, encode_json, encode_text
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -264,6 +269,104 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         if ping.round_trip is None:
             raise self._connection.sender_error()
         return ping.round_trip
+
+    # Views...
+
+    @property
+    def text(self) -> trio.abc.Channel[str]:
+        """The connection as a channel of text messages.
+
+        What holds for a view holds for `binary`, `json` and `typed`: ``receive()``, ``send()``
+        and ``async for`` are the connection's own, with its errors, its guarantees on
+        cancellation and one task at a time in ``receive()``; ``aclose()`` closes the
+        connection. A message of the wrong type, or one that cannot be decoded, ends the
+        connection: with Close 1003, or 1007. The receiver gets `ConnectionLost`, and as the
+        cause of that a `ProtocolViolation` which tells what was wrong.
+        """
+        return View(self, self._connection, encode_text, as_it_is, text=True)
+
+    @property
+    def binary(self) -> trio.abc.Channel[bytes]:
+        """The connection as a channel of binary messages: see `text`."""
+        return View(self, self._connection, encode_binary, as_it_is, text=False)
+
+    def json(self) -> trio.abc.Channel[Any]:
+        """Return the connection as a channel of values, each a text message of JSON.
+
+        What is not JSON (RFC 8259: NaN is not, either) ends the connection with Close
+        1007, a binary message with 1003; the rest is as `text` tells. Whatever is received can
+        be sent. ``send`` raises `TypeError` or `ValueError` for what has no JSON.
+        """
+        return View(self, self._connection, encode_json, decode_json, text=True)
+
+    @overload
+    def typed(
+        self,
+        encode: Callable[[T], str | bytes | PreparedMessage],
+        decode: Callable[[str | bytes], T],
+        *,
+        text: None = None,
+    ) -> trio.abc.Channel[T]: ...
+
+    @overload
+    def typed(
+        self,
+        encode: Callable[[T], str | bytes | PreparedMessage],
+        decode: Callable[[str], T],
+        *,
+        text: Literal[True],
+    ) -> trio.abc.Channel[T]: ...
+
+    @overload
+    def typed(
+        self,
+        encode: Callable[[T], str | bytes | PreparedMessage],
+        decode: Callable[[bytes], T],
+        *,
+        text: Literal[False],
+    ) -> trio.abc.Channel[T]: ...
+
+    def typed(
+        self,
+        encode: Callable[[T], str | bytes | PreparedMessage],
+        decode: Callable[[Any], T],
+        *,
+        text: bool | None = None,
+    ) -> trio.abc.Channel[T]:
+        """Return the connection as a channel of whatever a codec makes of messages.
+
+        ``encode(value)`` returns the message to send, ``decode(message)`` the value that
+        was received. With ``text=True`` (or `False`) only text (or binary) is taken.
+
+        Any `Exception` out of ``decode`` is the peer's fault: Close 1007, see `text`; it
+        is kept as the cause of the `ProtocolViolation`, and its type is logged at level
+        INFO. What ``encode`` raises comes out of ``send()``, and nothing was sent.
+
+        Raises:
+          TypeError: one of the two is no function.
+        """
+        return View(self, self._connection, encode, decode, text=text)
+
+    def as_stream(self, *, compress: bool | None = None) -> trio.abc.HalfCloseableStream:
+        """Return the connection as a stream of bytes, carried by binary messages.
+
+        Message borders mean nothing: ``send_all()`` cuts what is longer than 64 KiB. The
+        polite end of the connection is the end of the stream; a text message ends it
+        with Close 1003. ``aclose()`` closes the connection with 1000. ``compress``: as `send`.
+
+        A WebSocket has no half-close (RFC 6455, section 5.5.1). So ``send_eof()`` sends an
+        empty binary message, which such a stream at the other side reads as the end of
+        this direction, while its own goes on. Other peers may not know: close, then.
+
+        Raises: as `trio.abc.HalfCloseableStream` says. `ConnectionLost` is a
+        `trio.BrokenResourceError`.
+
+        If cancelled: ``receive_some()`` loses nothing; of ``send_all()``'s data, whole
+        messages may have been sent.
+
+        Concurrency: one task receives, one sends. Make one stream, and read no messages beside.
+        """
+        return ByteStream(self, self.binary, self._outbox, compress)
 
     # Closing...
 

@@ -155,6 +155,46 @@ async def use_parts(ws: WebSocket) -> None:
         nursery.start_soon(use, ws)
 
 
+# Views
+
+
+async def use_views(ws: WebSocket) -> None:
+    assert_type(ws.text, trio.abc.Channel[str])
+    assert_type(ws.binary, trio.abc.Channel[bytes])
+    assert_type(ws.json(), trio.abc.Channel[Any])
+    assert_type(await ws.text.receive(), str)
+    async for data in ws.binary:
+        assert_type(data, bytes)
+    await ws.text.send("text")
+    await ws.text.send(b"data")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ws.binary.send("text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    numbers = ws.typed(str, int)
+    assert_type(numbers, trio.abc.Channel[int])
+    await numbers.send(5)
+    await numbers.send("5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(ws.typed(encode_point, decode_text, text=True), trio.abc.Channel[complex])
+    assert_type(ws.typed(encode_point, decode_data, text=False), trio.abc.Channel[complex])
+    ws.typed(encode_point, decode_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ws.typed(encode_point, decode_data, text=True)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    ws.typed(decode_text, decode_text, text=True)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    stream: trio.abc.HalfCloseableStream = ws.as_stream()
+    trio.SSLStream(stream, ssl.create_default_context())
+
+
+def encode_point(point: complex) -> str:
+    return str(point)
+
+
+def decode_text(text: str) -> complex:
+    return complex(text)
+
+
+def decode_data(data: bytes) -> complex:
+    return complex(data.decode())
+
+
 # Errors
 
 
