@@ -75,6 +75,7 @@ HEADERS = CIMultiDictProxy(CIMultiDict({"Retry-After": "3"}))
         trio_ws.ProtocolViolation(1002, "reserved bit"),
         INFO,
         trio_ws.CloseCode.NORMAL,
+        trio_ws.Backoff(initial=3),
         trio_ws.Deflate(level=1),
         trio_ws.Options(compression=None, allowed_origins=["https://example.org"]),
         trio_ws.PreparedMessage("hello"),

@@ -2,6 +2,8 @@
 
 from types import FunctionType as _FunctionType
 
+from ._backoff import Backoff as Backoff
+from ._backoff import is_transient as is_transient
 from ._client import open_websocket as open_websocket
 from ._client import open_websocket_over_stream as open_websocket_over_stream
 from ._errors import ConnectionClosed as ConnectionClosed
@@ -21,6 +23,9 @@ from ._options import ANY_ORIGIN as ANY_ORIGIN
 from ._options import SAME_ORIGIN as SAME_ORIGIN
 from ._options import Deflate as Deflate
 from ._options import Options as Options
+from ._reconnect import Sessions as Sessions
+from ._reconnect import SessionsStatistics as SessionsStatistics
+from ._reconnect import open_reconnecting as open_reconnecting
 from ._request import Request as Request
 from ._request import WebSocketRequest as WebSocketRequest
 from ._routes import Routes as Routes

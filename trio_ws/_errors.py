@@ -33,7 +33,11 @@ class WebSocketError(Exception):
 
 
 class HandshakeError(WebSocketError):
-    """The connection could not be opened: not a WebSocket server, or no valid answer."""
+    """The connection could not be opened: not a WebSocket server, or no valid answer.
+
+    Where the network failed, and not the server, its cause is a `trio.BrokenResourceError`,
+    an `OSError` or an `EOFError`: `is_transient` goes by that.
+    """
 
 
 class ConnectionRejected(HandshakeError):

@@ -136,7 +136,7 @@ class ClientHandshake:
         if rejection := self.rejection:
             raise rejection
         where = "in the middle of its answer" if self._buffer.data else "without an answer"
-        raise HandshakeError(f"the server closed the connection {where}")
+        raise HandshakeError(f"the server closed the connection {where}") from EOFError()
 
     def request(self) -> bytes:
         """Return what to send to the server."""

@@ -110,6 +110,32 @@ async def connect(stream: trio.abc.Stream) -> None:
     trio_ws.open_websocket("wss://example.org/", timeout=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
+async def token() -> dict[str, str]:
+    return {"Authorization": "Bearer 1"}
+
+
+async def reconnect() -> None:
+    async with trio_ws.open_reconnecting("wss://example.org/") as sessions:
+        assert_type(sessions, trio_ws.Sessions)
+        async for ws in sessions:
+            assert_type(ws, WebSocket)
+        assert_type(sessions.statistics(), trio_ws.SessionsStatistics)
+        assert_type(sessions.statistics().last_error, Exception | None)
+    trio_ws.open_reconnecting(
+        lambda: "wss://example.org/",
+        retry=trio_ws.Backoff(initial=3, max_attempts=None, restart=(0, 1)),
+        retry_if=lambda error: isinstance(error, trio_ws.ConnectionLost),
+        headers=token,
+        subprotocols=["chat"],
+    )
+    trio_ws.open_reconnecting("wss://example.org/", headers=[("X-One", "1")])
+    trio_ws.open_reconnecting("wss://example.org/", retry=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    trio_ws.open_reconnecting(token)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    trio_ws.Backoff(restart=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(trio_ws.is_transient(OSError()), bool)
+    assert_type(trio_ws.Backoff().delay(3, OSError()), float)
+
+
 # WebSocket
 
 
