@@ -83,6 +83,7 @@ _STARTABLE = [
     "_accept",
     "start",
     "stay",
+    "stay_with_peer",
 ]
 _ASYNC_RULES = [
     "--enable=ASYNC",

@@ -95,14 +95,14 @@ class Crowd:
         """Let so many enter: some who do not read, some with a WebSocket as their peer."""
         for overflow in mute:
             size -= 1
-            await self.nursery.start(self._stay, Tape(self.script, reads=False), overflow)
+            await self.nursery.start(self.stay, Tape(self.script, reads=False), overflow)
         for _ in range(size - peers):
             self.tapes.append(Tape(self.script, reads=True))
-            await self.nursery.start(self._stay, self.tapes[-1], Overflow.DISCONNECT)
+            await self.nursery.start(self.stay, self.tapes[-1], Overflow.DISCONNECT)
         for _ in range(peers):
-            await self.nursery.start(self._stay_with_peer)
+            await self.nursery.start(self.stay_with_peer)
 
-    async def _stay(
+    async def stay(
         self, tape: Tape, overflow: Overflow, task_status: trio.TaskStatus[None]
     ) -> None:
         async with (
@@ -112,7 +112,7 @@ class Crowd:
             task_status.started()
             await trio.sleep_forever()
 
-    async def _stay_with_peer(self, task_status: trio.TaskStatus[None]) -> None:
+    async def stay_with_peer(self, task_status: trio.TaskStatus[None]) -> None:
         async with Seats(1, OPTIONS) as (seat,), self.rooms.join(seat.ws, "x", buffer=BUFFER):
             self.seats.append(seat)
             task_status.started()

@@ -168,7 +168,7 @@ class User:
     gone: bool = False
     """Whether the peer has vanished."""
     closed: bool = False
-    """Whether this side has begun to close: too slow."""
+    """Whether this side has begun to close."""
     rooms: dict[str, int] = attrs.field(factory=dict)
     """The rooms it is in, and where it stood on entering."""
     behind: bool = False
@@ -395,6 +395,15 @@ class World:
             if user.behind:
                 user.end()
 
+    def close(self, user: User, code: int) -> None:
+        """This side says goodbye, in the middle of whatever there is."""
+        if user.usable:
+            assert user.seat is not None
+            user.seat.ws._connection.begin_close(code, "")
+            user.closed = True
+            if user.behind:
+                user.end()
+
     async def publish(self, names: tuple[str, ...], exclude: User | None, key: str | None) -> None:
         self.number += 1
         places = {name: len(self.said[name]) + 1 for name in dict.fromkeys(names)}
@@ -567,6 +576,7 @@ STEPS: Final = st.one_of(
     st.tuples(st.just("stall everybody")),
     st.tuples(st.just("release"), user),
     st.tuples(st.just("vanish"), user),
+    st.tuples(st.just("close"), user, st.sampled_from([1000, 4000])),
     st.tuples(st.just("give up"), st.integers(0, 3)),
     st.tuples(st.just("subscribe"), reader),
     st.tuples(st.just("unsubscribe"), reader),
@@ -596,6 +606,8 @@ async def step(world: World, what: str, *how: Any) -> None:  # noqa: C901, PLR09
             world.release(users[index])
         case "vanish", index:
             await world.vanish(users[index])
+        case "close", index, code:
+            world.close(users[index], code)
         case "publish", names, index, key:
             await world.publish(names, None if index is None else users[index], key)
         case "give up", which:

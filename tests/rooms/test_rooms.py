@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import threading
+from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from _seats import Seats
+from _seats import Seat, Seats
 
+from trio_ws._errors import ConnectionLost
 from trio_ws._messages import PreparedMessage
+from trio_ws._options import Options
 from trio_ws.rooms import (
     START,
     Codec,
@@ -18,9 +23,11 @@ from trio_ws.rooms import (
     Overflow,
     Resume,
     RoomLimits,
+    RoomMessage,
     Rooms,
 )
 from trio_ws.rooms._embedded import EmbeddedBroker
+from trio_ws.testing import cancel_everywhere
 
 AT_MODULE_LEVEL = Rooms()
 
@@ -259,6 +266,25 @@ async def test_a_thread_waits_where_a_publisher_waits() -> None:
         assert [await messages.receive() for _ in range(3)] == ["a"] * 3
 
 
+async def test_each_of_many_threads_keeps_its_order() -> None:
+    rooms = Rooms()
+    each = range(30)
+    async with rooms.subscribe("x", "y", buffer=None) as messages:
+
+        def publish(thread: int) -> None:
+            for number in each:
+                room = ["x", "y"] if number % 2 else "x"
+                assert rooms.publish_from_thread(room, (thread, number)) == 1
+
+        threads = [threading.Thread(target=publish, args=(thread,)) for thread in range(6)]
+        for thread in threads:
+            thread.start()
+        got = [await messages.receive() for _ in range(6 * len(each))]
+        for thread in threads:
+            await trio.to_thread.run_sync(thread.join)
+    assert all([n for t, n in got if t == thread] == [*each] for thread in range(6))
+
+
 async def test_a_thread_gets_the_error_of_its_data() -> None:
     rooms = Rooms()
     with pytest.raises(TypeError):
@@ -292,3 +318,101 @@ def test_a_thread_needs_to_know_which_trio() -> None:
             assert await messages.receive() == 1
 
     trio.run(use_again)
+
+
+# All together...
+
+
+def test_cancelled_at_any_checkpoint_rooms_are_consistent() -> None:
+    rooms = Rooms()
+
+    async def use() -> None:
+        async with (
+            rooms.subscribe("x", buffer=1, overflow=Overflow.WAIT, since=START) as messages,
+            rooms.presence("y"),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(rooms.publish, "x", 2)
+            nursery.start_soon(rooms.publish, ["y", "x"], 3)
+            got = [await messages.receive() for _ in range(3)]
+            assert sorted(got) == [1, 2, 3]
+            await messages.join("y", since=str(rooms.history("y")[0].position))
+            messages.leave("x")
+            assert await rooms.publish(["x", "y"], 4) == 1
+            assert await messages.receive() == 4
+
+    async def scenario() -> None:
+        nonlocal rooms
+        rooms = Rooms(history=History(), codec=Envelope())
+        await rooms.publish(["x", "y"], 1)
+        try:
+            await use()
+        finally:
+            statistics = rooms.statistics()
+            assert statistics.rooms == {}
+            total = statistics.total
+            assert (total.queued, total.waiting) == (0, 0)
+            assert total.addressed == total.delivered + total.dropped + total.disconnected
+
+    assert trio.run(cancel_everywhere, scenario) > 20
+
+
+class Restless:
+    """Somebody who comes, goes, closes and fails at any moment."""
+
+    def __init__(self, rooms: Rooms, seat: Seat, random: Random) -> None:
+        self.rooms = rooms
+        self.seat = seat
+        self.random = random
+
+    async def stay(self, overflow: Overflow, *, fails: bool) -> None:
+        transform = self._fail_at_times if fails else None
+        ws, random = self.seat.ws, self.random
+        with contextlib.suppress(trio.ClosedResourceError, ConnectionLost):
+            async with self.rooms.join(
+                ws, "a", buffer=3, overflow=overflow, since=START, transform=transform
+            ) as member:
+                while True:
+                    await trio.sleep(random.random())
+                    member.leave(random.choice("ab"))
+                    await member.join(*random.choice(["a", "ab"]))
+                    if random.random() < 0.05:
+                        await ws.aclose()
+
+    async def stall(self) -> None:
+        while True:
+            await trio.sleep(self.random.random())
+            self.random.choice([self.seat.stall, self.seat.release])()
+
+    def _fail_at_times(self, message: RoomMessage) -> Any:
+        if self.random.random() < 0.02:
+            raise LookupError
+        return None if message.data % 3 == 0 else message
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_connections_that_close_and_fail_in_the_middle_are_accounted_for(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    random = Random(seed)
+    rooms = Rooms(codec=Envelope(), history=History(count=7, size=1000, age=5))
+    options = Options(send_buffer=300, ping_interval=None, write_timeout=None, close_grace=1)
+    async with Seats(6, options) as seats, trio.open_nursery() as nursery:
+        for index, seat in enumerate(seats):
+            one = Restless(rooms, seat, random)
+            overflow = [*Overflow][index % 5]
+            nursery.start_soon(partial(one.stay, overflow, fails=index == 5))
+            nursery.start_soon(one.stall)
+        for number in range(150):
+            with trio.move_on_after(random.random() / 2):
+                await rooms.publish([*random.choice(["a", "b", "ab", "ba"])], number)
+            await trio.sleep(random.random() / 5)
+            statistics = rooms.statistics()
+            for each in (*statistics.rooms.values(), statistics.total):
+                parts = each.delivered + each.dropped + each.disconnected + each.waiting
+                assert each.addressed == parts
+        for seat in seats:
+            seat.release()
+        nursery.cancel_scope.cancel()
+    assert rooms.statistics().rooms == {}
+    assert rooms.statistics().total.delivered > 100
