@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import trio
 import trio.testing
 import trustme
 from _helpers import connect
+from _site import upgrade
 
 import trio_ws
 from trio_ws import Server, WebSocketRequest, serve_websocket
@@ -105,6 +107,28 @@ def test_ctrl_c_exits_as_shells_count_it(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 # trio-ws serve...
+
+
+async def test_a_second_signal_ends_it_at_once(app: str) -> None:
+    """In a process of its own: a client does not answer the Close, and nobody wants to wait."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "trio_ws", "serve", "an_app:echo", "--port", "0"],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        with trio.fail_after(20):
+            said = await process.stdout.receive_some(1000)
+            stream = await trio.open_tcp_stream("127.0.0.1", int(said.rpartition(b":")[2]))
+            async with stream:
+                await stream.send_all(upgrade())
+                await stream.receive_some()
+                process.send_signal(signal.SIGTERM)
+                assert bytes(await stream.receive_some()).endswith(b"\x03\xe9")  # Close 1001
+                process.send_signal(signal.SIGTERM)
+                assert await process.wait() == -signal.SIGTERM
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -38,6 +38,7 @@ from trio_ws import (
     ConnectionLost,
     Options,
     Server,
+    WebSocket,
     WebSocketRequest,
     open_websocket,
     serve_websocket,
@@ -632,3 +633,71 @@ async def test_of_two_servers_on_one_loop_each_has_its_own(contexts: Any) -> Non
         await greet(f"ws://127.0.0.1:{plain.port}")
         await greet(f"wss://localhost:{tls.port}", ssl_context=contexts[1])
         assert plain.statistics().accepted == tls.statistics().accepted == 1
+
+
+# What is left of a server that has ended...
+
+
+@pytest.mark.parametrize("way", ["cancel", "drain"])
+async def test_who_asks_whether_a_server_stops_is_told_however_it_does(
+    way: str, autojump_clock: MockClock
+) -> None:
+    heard: list[str] = []
+
+    async def handler(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            with trio.CancelScope(shield=True):
+                await ws.draining.wait()
+                heard.append("handler")
+            await ws.wait_closed()
+
+    async def balance(server: Server) -> None:
+        await server.draining.wait()
+        heard.append("load balancer")
+
+    async with serve(handler) as site:
+        peer = await open_one(site)
+        site.nursery.start_soon(balance, site.server)
+        await wait_all_tasks_blocked()
+        assert not site.server.draining
+        if way == "cancel":
+            site.scope.cancel()
+        else:
+            site.nursery.start_soon(site.server.drain)
+        await peer.aclose()
+        await site.over.wait()
+        await wait_all_tasks_blocked()
+        assert sorted(heard) == ["handler", "load balancer"]
+        assert site.server.draining
+
+
+@pytest.mark.parametrize("way", ["cancel", "drain"])
+async def test_nothing_waits_for_a_server_that_has_ended(
+    way: str, autojump_clock: MockClock
+) -> None:
+    websockets: list[WebSocket] = []
+
+    async def handler(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            websockets.append(ws)
+            await ws.wait_closed()
+
+    async with serve(handler) as site:
+        peer = await open_one(site)
+        site.nursery.start_soon(peer.answer)
+        if way == "cancel":
+            site.scope.cancel()
+        else:
+            await site.server.drain()
+        await site.over.wait()
+        (ws,) = websockets
+        for use in (ws.receive, ws.ping, lambda: ws.send("x")):
+            with pytest.raises(trio.ClosedResourceError):
+                await use()
+        assert (await ws.wait_closed()).code == (1001 if way == "cancel" else 1012)
+        await ws.aclose()
+        await ws.draining.wait()
+        await site.server.draining.wait()
+        await site.server.drain(deadline=100)
+        assert site.server.connections == ()
+        assert trio.current_time() == 0

@@ -11,6 +11,7 @@ import ssl
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Final
 
 import trio
 
@@ -71,10 +72,13 @@ def _parser() -> argparse.ArgumentParser:
 # trio-ws serve...
 
 
+_STOP: Final = (signal.SIGINT, signal.SIGTERM)
+
+
 async def _serve(options: argparse.Namespace) -> int:
     handler = load_handler(options.target)
     context = _server_context(options.certfile, options.keyfile)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*_STOP) as signals:
         async with trio.open_nursery() as nursery:
 
             async def start(task_status: trio.TaskStatus[Server]) -> None:
@@ -92,6 +96,8 @@ async def _serve(options: argparse.Namespace) -> int:
             async for _ in signals:
                 nursery.cancel_scope.cancel(reason="a signal came")
                 break
+            for number in _STOP:  # whoever sends a second one does not want to wait
+                signal.signal(number, signal.SIG_DFL)
     return 0
 
 

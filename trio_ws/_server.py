@@ -102,7 +102,10 @@ class Server:
 
     @property
     def draining(self) -> Flag:
-        """Whether it is being drained: true, or awaited with ``draining.wait()``."""
+        """Whether it stops, by `drain` or cancelled: true, or awaited with ``draining.wait()``.
+
+        A load balancer shall send nobody here any more.
+        """
         return self._state.draining
 
     def statistics(self) -> ServerStatistics:
@@ -150,9 +153,7 @@ class Server:
         if deadline < 0 or interval < 0:
             raise ValueError("deadline and interval are 0 or more seconds")
         state = self._state
-        if not state.draining:
-            state.goodbye = int(code), reason  # also for those who are accepted from now on
-            state.draining.set()
+        state.stop(int(code), reason)
         with trio.move_on_after(deadline):
             await self._say_close(code, reason, batch or len(state.connections) or 1, interval)
             await state.wait_until(lambda: not any(each.busy for each in state.connections))
@@ -206,6 +207,7 @@ class Server:
                     self._serve_stream, listeners, handler_nursery=handler_nursery
                 )
         except BaseException:  # cancelled, interrupted, or a listener is of no more use
+            self._state.stop(CloseCode.GOING_AWAY, "")
             self._cancel_handlers("the server ends", CloseCode.GOING_AWAY, "")
             with trio.CancelScope(shield=True):
                 await self._wait_for_all()

@@ -54,7 +54,7 @@ class ServerState:
     options: Options
     draining: Flag = attrs.field(factory=Flag)
     goodbye: tuple[int, str] = (CloseCode.SERVICE_RESTART, "")
-    """What a drain says to those who are accepted nevertheless."""
+    """What is said to those who are accepted nevertheless."""
     over: bool = False
     """Whether nobody is served any more: who was accepted this very moment is too late."""
     connections: set[ServerConnection] = attrs.field(factory=set)
@@ -105,6 +105,12 @@ class ServerState:
             if not self.networks[connection.network]:
                 del self.networks[connection.network]
         self.wake()
+
+    def stop(self, code: int, reason: str) -> None:
+        """Let nobody in any more, but to hear this goodbye; the first one counts."""
+        if not self.draining:
+            self.goodbye = code, reason
+            self.draining.set()
 
     def wake(self) -> None:
         """Let `wait_until` look again."""

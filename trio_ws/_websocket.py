@@ -120,7 +120,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
 
     @property
     def draining(self) -> Flag:
-        """Whether the server wants to stop: true, or awaited with ``draining.wait()``."""
+        """Whether the server stops or is drained: true, or awaited with ``draining.wait()``."""
         return self._draining
 
     @property
