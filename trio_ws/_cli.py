@@ -93,9 +93,8 @@ async def _serve(options: argparse.Namespace) -> int:
             server: Server = await nursery.start(start)
             schemes = "https:// and wss://" if context else "http:// and ws://"
             print(f"serving {schemes}{options.host}:{server.port}", flush=True)
-            async for _ in signals:
-                nursery.cancel_scope.cancel(reason="a signal came")
-                break
+            await anext(signals)
+            nursery.cancel_scope.cancel(reason="a signal came")
             for number in _STOP:  # whoever sends a second one does not want to wait
                 signal.signal(number, signal.SIG_DFL)
     return 0
