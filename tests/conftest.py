@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,6 +39,14 @@ def connect_raw(role: Role) -> Callable[..., tuple[Session, RawPeer]]:
 def connect_peer(role: Role) -> Callable[..., tuple[Session, Peer]]:
     """``connect_peer(options, deflate=, leftover=)``: this side, and a peer of literal bytes."""
     return partial(_helpers.connect_peer, role)
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says about proxies: the tests run without."""
+    for name in os.environ:
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)

@@ -29,8 +29,9 @@ from trio_ws import (
     serve_websocket,
     serve_websocket_unix,
 )
-from trio_ws._client import default_context, open_websocket_through
+from trio_ws._client import open_websocket_through
 from trio_ws._http_client import MAX_REJECTION_BODY
+from trio_ws._tls import default_context
 from trio_ws.testing import Frame, Link, MemoryNetwork, RawPeer, cancellations
 from trio_ws.testing._socket import open_sockets
 
@@ -338,7 +339,9 @@ async def test_a_rejection_whose_body_is_cut_off_is_a_rejection(autojump_clock) 
 
 async def test_a_connection_that_takes_too_long_is_told_so(autojump_clock) -> None:
     async with playing(say_nothing) as network:
-        with pytest.raises(HandshakeTimeout, match=r"^connecting took longer than 3 s in all$"):
+        with pytest.raises(
+            HandshakeTimeout, match=f"^connecting to {HOST}:80 took longer than 3 s in all$"
+        ):
             async with network.open_websocket(URL, options=PATIENT, link=Link(latency=5)):
                 pass
 
@@ -353,7 +356,9 @@ async def test_tls_that_takes_too_long_is_told_so(autojump_clock) -> None:
 
 async def test_a_request_that_cannot_be_sent_in_time_is_told_so(autojump_clock) -> None:
     async with playing(say_nothing) as network:
-        with pytest.raises(HandshakeTimeout, match=r"^sending the request took longer than 3"):
+        with pytest.raises(
+            HandshakeTimeout, match=r"^sending the request to the server took longer than 3"
+        ):
             async with network.open_websocket(URL, options=PATIENT, link=Link(buffer=0)):
                 pass
 
@@ -362,7 +367,9 @@ async def test_a_request_that_cannot_be_sent_in_time_is_told_so(autojump_clock) 
 async def test_an_answer_that_takes_too_long_is_told_so(part: bytes, autojump_clock) -> None:
     async with playing(answer(part)) as network:
         started = trio.current_time()
-        with pytest.raises(HandshakeTimeout, match=r"^waiting for the server's answer took") as it:
+        with pytest.raises(
+            HandshakeTimeout, match=r"^waiting for the answer of the server took"
+        ) as it:
             async with network.open_websocket(URL, options=PATIENT):
                 pass
         assert trio.current_time() - started == 3
@@ -404,7 +411,9 @@ async def test_a_reset_instead_of_an_answer_is_told(autojump_clock) -> None:
         network.links[0].reset()
 
     async with playing(play) as network:
-        with pytest.raises(HandshakeError, match=r"^waiting for the server's answer: ") as caught:
+        with pytest.raises(
+            HandshakeError, match=r"^waiting for the answer of the server: "
+        ) as caught:
             async with network.open_websocket(URL):
                 pass
     assert "reset" in str(caught.value)
@@ -417,7 +426,7 @@ async def test_a_reset_instead_of_taking_the_request_is_told(autojump_clock) -> 
         network.links[0].reset()
 
     async with playing(play) as network:
-        with pytest.raises(HandshakeError, match=r"^sending the request: .*reset"):
+        with pytest.raises(HandshakeError, match=r"^sending the request to the server: .*reset"):
             async with network.open_websocket(URL, link=Link(buffer=10)):
                 pass
 
@@ -446,7 +455,9 @@ async def test_garbage_instead_of_tls_is_told(autojump_clock) -> None:
 
     network = MemoryNetwork()
     async with playing(play, port=443, network=network):
-        with pytest.raises(HandshakeError, match=rf"^TLS with {HOST}: .*SSL"):
+        with pytest.raises(
+            HandshakeError, match=rf"^TLS with {HOST}: no TLS is spoken there: ws://"
+        ):
             async with network.open_websocket(SECURE_URL):
                 pass
 
@@ -488,7 +499,7 @@ async def test_tls_with_an_authority_that_nobody_knows_is_refused(autojump_clock
     async with playing(accept, port=443, tls=True, network=network):
         opening = network.open_websocket(SECURE_URL, ssl_context=ssl.create_default_context())
         with pytest.raises(
-            HandshakeError, match=r"^TLS with .*certificate verify failed"
+            HandshakeError, match=r"^TLS with .*: the certificate is refused: unable to get"
         ) as caught:
             async with opening:
                 pass
@@ -590,24 +601,26 @@ async def test_a_port_that_nobody_listens_on_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match="attempts to connect") as caught:
+        with pytest.raises(OSError, match="Connection refused") as caught:
             async with open_websocket(f"ws://127.0.0.1:{port}/"):
                 pass
-    assert caught.value.__notes__ == [f"while connecting to 127.0.0.1 port {port}"]
+    assert f"cannot connect to 127.0.0.1:{port}: " in str(caught.value)
 
 
 async def test_a_unix_socket_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         async with open_websocket(f"ws+unix://{tmp_path}/s"):
             pass
-    assert caught.value.__notes__ == [f"while connecting to {tmp_path}/s"]
+    assert str(caught.value) == (
+        f"[Errno 2] cannot connect to {tmp_path}/s: No such file or directory"
+    )
 
 
 async def test_a_host_that_nobody_listens_at_is_named(autojump_clock) -> None:
     with pytest.raises(ConnectionRefusedError) as caught:
         async with MemoryNetwork().open_websocket(URL):
             pass
-    assert caught.value.__notes__ == [f"while connecting to {HOST} port 80"]
+    assert f"cannot connect to {HOST}:80: " in str(caught.value)
 
 
 # The block...

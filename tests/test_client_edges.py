@@ -65,7 +65,7 @@ async def test_without_a_whole_refusal_it_is_the_request_that_failed(
     ours.failure = trio.BrokenResourceError("reset")
     await theirs.send_all(said)
     await theirs.send_eof()
-    with pytest.raises(HandshakeError, match=r"^sending the request: reset$"):
+    with pytest.raises(HandshakeError, match=r"^sending the request to the server: reset$"):
         async with open_websocket_over_stream(ours, "ws://test"):
             raise AssertionError
 
@@ -74,7 +74,9 @@ async def test_a_loss_without_a_reason_is_told_in_words(autojump_clock: MockCloc
     ours, theirs = memory_streams()
     ours.failure = trio.BrokenResourceError()
     await theirs.aclose()
-    with pytest.raises(HandshakeError, match=r"^sending the request: the connection was lost$"):
+    with pytest.raises(
+        HandshakeError, match=r"^sending the request to the server: the connection was lost$"
+    ):
         async with open_websocket_over_stream(ours, "ws://test"):
             raise AssertionError
 

@@ -17,6 +17,7 @@ from trio_ws._errors import (
     HandshakeTimeout,
     JoinRefused,
     ProtocolViolation,
+    ProxyRejected,
     WebSocketError,
     find_refusal,
 )
@@ -31,6 +32,7 @@ INFO = CloseInfo(4000, "why", "remote", clean=True)
         (WebSocketError, [Exception]),
         (HandshakeError, [WebSocketError]),
         (ConnectionRejected, [HandshakeError]),
+        (ProxyRejected, [ConnectionRejected]),
         (HandshakeTimeout, [HandshakeError, trio.TooSlowError]),
         (ConnectionClosed, [WebSocketError]),
         (ConnectionEnded, [ConnectionClosed, trio.EndOfChannel]),
@@ -72,6 +74,56 @@ def test_a_rejection_survives_pickling() -> None:
     assert isinstance(again.headers, CIMultiDictProxy)
     assert again.headers.getall("SET-COOKIE") == ["a", "b"]
     assert str(again) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [
+        (200, "a page like any other"),
+        (401, "wss://user:password@host, or a header Authorization"),
+        (404, "there is nothing at this path"),
+    ],
+)
+def test_the_most_common_rejections_tell_what_to_do(status: int, hint: str) -> None:
+    said = str(ConnectionRejected(status, {}, b"no"))
+    assert said.startswith(f"the server answered {status}: 'no' (")
+    assert hint in said
+
+
+PROXY = "http://proxy.test:3128"
+
+
+def test_a_proxy_that_rejects_is_named() -> None:
+    error = ProxyRejected(PROXY, 502, {"Via": "x"}, b"no way")
+    assert (error.proxy, error.status, error.headers["via"], error.body) == (
+        *(PROXY, 502, "x"),
+        b"no way",
+    )
+    assert str(error) == f"the proxy {PROXY} answered 502: 'no way'"
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    assert type(again) is ProxyRejected
+    assert (again.proxy, again.status, again.body) == (PROXY, 502, b"no way")
+    assert str(again) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "offers", "hint"),
+    [
+        (PROXY, [], "it wants to know who you are: http://user:password@proxy:port"),
+        (PROXY, ['Basic realm="x"'], "it wants to know who you are"),
+        (PROXY, ["", "NTLM", "basic realm=x"], "it wants to know who you are"),
+        (PROXY, ["Negotiate", "NTLM x"], "it wants Negotiate or NTLM; only Basic is spoken here"),
+        ("http://ann:***@proxy.test:1", ["Basic realm=x"], "does not accept this user and pass"),
+    ],
+)
+def test_407_tells_what_the_proxy_wants(proxy: str, offers: list[str], hint: str) -> None:
+    headers = CIMultiDict(("Proxy-Authenticate", offer) for offer in offers)
+    assert hint in str(ProxyRejected(proxy, 407, headers))
+
+
+def test_403_of_a_proxy_is_no_403_of_the_server() -> None:
+    said = str(ProxyRejected(PROXY, 403, {}))
+    assert said.startswith(f"the proxy {PROXY} answered 403 (it does not let you through")
 
 
 def test_a_violation_tells_what_and_the_code() -> None:

@@ -11,15 +11,17 @@ import pytest
 from multidict import CIMultiDict
 
 from trio_ws._deflate import DeflateParameters
-from trio_ws._errors import ConnectionRejected, HandshakeError
+from trio_ws._errors import ConnectionRejected, HandshakeError, ProxyRejected
 from trio_ws._http_client import (
     MAX_INTERIM_RESPONSES,
     MAX_REJECTION_BODY,
     Accepted,
     ClientHandshake,
+    ConnectHandshake,
 )
 from trio_ws._http_headers import accept_token
 from trio_ws._options import Deflate
+from trio_ws._proxy import parse_proxy
 from trio_ws._url import parse_url
 
 
@@ -289,10 +291,16 @@ def test_http_1_0_cannot_switch() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"SSH-2.0-x\r\n", b"\x15\x03\x01", b"220 smtp\r\n", b"\r\n", b"HTTX"]
+    "data", [b"SSH-2.0-x\r\n", b"\x15\x01\x03", b"220 smtp\r\n", b"\r\n", b"HTTX"]
 )
 def test_what_is_not_http_is_an_error_at_its_first_byte(data: bytes) -> None:
     with pytest.raises(HandshakeError, match="does not speak HTTP"):
+        handshake().receive_data(data)
+
+
+@pytest.mark.parametrize("data", [b"\x15", b"\x15\x03\x01\0\x02\x02\x46", b"\x16\x03\x03"])
+def test_tls_instead_of_http_is_told_as_such(data: bytes) -> None:
+    with pytest.raises(HandshakeError, match="the server speaks TLS here, and not plain HTTP"):
         handshake().receive_data(data)
 
 
@@ -437,3 +445,83 @@ def test_what_surrounds_a_body_is_bounded_too(data: bytes) -> None:
     assert time.process_time() - started < 1
     assert set(error.body) <= {ord("x")}
     assert len(error.body) < MAX_REJECTION_BODY
+
+
+@pytest.mark.parametrize("status", [301, 302, 308])
+def test_nobody_waits_for_what_a_redirect_says(status: int) -> None:
+    data = b"HTTP/1.1 %d Moved\r\nLocation: /x\r\nContent-Length: 1000\r\n\r\n" % status
+    assert rejection(data).headers["location"] == "/x"
+
+
+# A way through a proxy...
+
+
+def connect(proxy: str = "http://proxy.test:3128", url: str = "ws://a.test/x") -> ConnectHandshake:
+    return ConnectHandshake(parse_proxy(proxy), parse_url(url), max_header_size=1024)
+
+
+def test_a_proxy_is_asked_for_host_and_port() -> None:
+    assert connect().request() == (
+        b"CONNECT a.test:80 HTTP/1.1\r\nHost: a.test:80\r\nUser-Agent: trio_ws\r\n\r\n"
+    )
+
+
+def test_a_proxy_is_told_who_asks_and_not_what_for() -> None:
+    request = connect("http://ann:x@proxy.test", "wss://eve:y@[fe80::1%25eth0]/secret").request()
+    assert request.startswith(b"CONNECT [fe80::1]:443 HTTP/1.1\r\nHost: [fe80::1]:443\r\n")
+    assert b"\r\nProxy-Authorization: Basic YW5uOng=\r\n" in request
+    assert b"secret" not in request
+    assert b"\r\nAuthorization" not in request
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 Connection established\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nProxy-Agent: x\r\n\r\n",
+        b"HTTP/1.1 204 Nothing\r\nContent-Length: 5\r\n\r\n",  # RFC 9110, 9.3.6: it means nothing
+        b"HTTP/1.1 103 Wait\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_a_proxy_opens_the_way_with_2xx(data: bytes) -> None:
+    whole, bytewise = connect(), connect()
+    assert whole.receive_data(data) is True
+    answers = [bytewise.receive_data(data[i : i + 1]) for i in range(len(data))]
+    assert answers == [None] * (len(data) - 1) + [True]
+
+
+@pytest.mark.parametrize("status", [100, 199])
+def test_an_interim_answer_of_a_proxy_opens_nothing(status: int) -> None:
+    assert connect().receive_data(b"HTTP/1.1 %d x\r\n\r\n" % status) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "opens the way, and then speaks itself"),
+        (b"SOCKS?", "does not speak HTTP"),
+        (b"\x15\x03\x01", "speaks TLS here"),
+        (b"HTTP/1.1 101 x\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "malformed"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2000, "longer than max_header_size"),
+        (b"HTTP/1.1 100 x\r\n\r\n" * 17, "1xx answers without end"),
+    ],
+)
+def test_a_proxy_that_makes_no_sense_is_named(data: bytes, complaint: str) -> None:
+    with pytest.raises(HandshakeError, match=complaint) as caught:
+        connect("http://ann:secret@proxy.test:3128").receive_data(data)
+    assert "the proxy http://ann:***@proxy.test:3128" in str(caught.value)
+
+
+def test_a_proxy_may_end_before_it_answers() -> None:
+    with pytest.raises(
+        HandshakeError, match=r"^the proxy http://\S+ closed .* without an answer$"
+    ):
+        connect().receive_eof()
+
+
+def test_a_refusal_of_a_proxy_is_not_the_servers() -> None:
+    data = b"HTTP/1.1 407 Who?\r\nProxy-Authenticate: Basic\r\nContent-Length: 4\r\n\r\nwho?"
+    with pytest.raises(ProxyRejected) as caught:
+        connect().receive_data(data)
+    assert (caught.value.proxy, caught.value.status) == ("http://proxy.test:3128", 407)
+    assert caught.value.body == b"who?"

@@ -730,6 +730,11 @@ async def test_all_else_goes_to_each_session(autojump_clock: MockClock) -> None:
         ({"headers": "X-One: 1"}, TypeError, "headers are a mapping"),
         ({"subprotocols": "chat"}, TypeError, "list of str"),
         ({"ssl_context": 3}, TypeError, "ssl_context is"),
+        ({"url": lambda: URL, "server_hostname": ""}, ValueError, "no valid host name"),
+        ({"server_hostname": "a.test"}, ValueError, "server_hostname goes with wss://"),
+        ({"proxy": "proxy.test"}, ValueError, "the URL of a proxy starts with"),
+        ({"proxy_ssl_context": 3}, TypeError, "proxy_ssl_context is"),
+        ({"local_address": "localhost"}, ValueError, "local_address is an IP"),
         ({"retry": 3}, TypeError, "retry is a Backoff, not int"),
         ({"retry_if": True}, TypeError, "retry_if is a function of an error, not bool"),
         (

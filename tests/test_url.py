@@ -247,3 +247,17 @@ def test_a_host_and_port_can_be_read_alone() -> None:
     assert split_host_port("example.org:8080") == ("example.org", 8080)
     assert split_host_port("[::1]") == ("::1", None)
     assert split_host_port("[::1]:1") == ("::1", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "authority", "shown"),
+    [
+        ("ws://a.test", "a.test:80", "ws://a.test/"),
+        ("wss://ann:secret@a.test/x?token=secret", "a.test:443", "wss://a.test/x"),
+        ("wss://[fe80::1%25eth0]:444/", "[fe80::1]:444", "wss://[fe80::1]:444/"),
+        ("ws+unix:///run/s:/x?secret", "localhost:80", "ws+unix:///run/s:/x"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(text: str, authority: str, shown: str) -> None:
+    url = parse_url(text)
+    assert (url.authority, str(url)) == (authority, shown)

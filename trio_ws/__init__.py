@@ -13,6 +13,7 @@ from ._errors import ConnectionRejected as ConnectionRejected
 from ._errors import HandshakeError as HandshakeError
 from ._errors import HandshakeTimeout as HandshakeTimeout
 from ._errors import ProtocolViolation as ProtocolViolation
+from ._errors import ProxyRejected as ProxyRejected
 from ._errors import WebSocketError as WebSocketError
 from ._flag import Flag as Flag
 from ._http_response import Response as Response

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import ipaddress
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
-from typing import TypeAlias
 
+import attrs
 import trio
 
-from ._errors import HandshakeError, HandshakeTimeout
-from ._http_client import Accepted, ClientHandshake
+from ._dial import Route, make_route
+from ._errors import ConnectionRejected, HandshakeError, HandshakeTimeout, ProxyRejected
+from ._exchange import Progress, ask
+from ._http_client import Accepted, ClientHandshake, check_request_headers, check_subprotocols
 from ._http_headers import Headers
 from ._options import Options
+from ._redirect import CREDENTIALS, follow, location_of, same_server
 from ._session import Session
-from ._streams import READ_SIZE
+from ._tcp import Dial
+from ._tls import explain
 from ._url import WebSocketURL, parse_url
 from ._websocket import WebSocket
-
-Dial: TypeAlias = Callable[[str, int], Awaitable[trio.SocketStream]]
-"""Connects to a host and a port, as `trio.open_tcp_stream` does."""
 
 
 def open_websocket(
@@ -31,6 +32,10 @@ def open_websocket(
     headers: Headers = (),
     origin: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    proxy: str | None = "environment",
+    proxy_ssl_context: ssl.SSLContext | None = None,
+    local_address: str | None = None,
     options: Options = Options(),
 ) -> Opening:
     """Connect to a server: ``async with open_websocket("wss://example.org/chat") as ws``.
@@ -38,8 +43,23 @@ def open_websocket(
     ``url`` begins with ``ws://``, ``wss://`` (TLS) or ``ws+unix://`` (as in
     ``ws+unix:///run/chat.sock:/target``); user and password in it become Basic
     authentication. ``subprotocols`` are offered in this order, ``headers`` and ``origin``
-    go into the request. ``ssl_context`` is for ``wss://``: `ssl.create_default_context`
-    by default, which trusts what the system trusts.
+    go into the request.
+
+    ``ssl_context`` is for ``wss://``: `ssl.create_default_context` by default, which trusts
+    what the system trusts. ``server_hostname`` is the name to ask for (SNI), and to look for
+    in the certificate, where that is not the URL's host.
+
+    ``proxy`` is ``"environment"`` (``https_proxy`` and so on, as curl reads them), `None` or the
+    URL of a proxy: ``http://``, ``https://``, ``socks5://`` (``socks5h://``: the proxy looks
+    the host up), ``socks4://`` or ``socks4a://``, with user and password if need be.
+    ``proxy_ssl_context`` is for a proxy at ``https://``.
+
+    All addresses of the host are tried, as `trio.open_tcp_stream` does it;
+    ``local_address`` is the IP address to connect from.
+
+    Up to 5 redirects are followed, never from ``wss://`` to ``ws://``. On another scheme, host
+    or port user, password, ``server_hostname`` and the headers Authorization, Cookie and Host
+    are left out; other headers and ``ssl_context`` go along.
 
     Leaving the block closes the connection: Close 1000, on an exception 1011, on
     cancellation 1001, within ``options.close_grace``. The block's exception comes out as
@@ -47,22 +67,33 @@ def open_websocket(
 
     Raises:
       TypeError, ValueError: at once: an argument is of no use.
+      ImportError: at once: a SOCKS proxy, and the extra ``socks`` is not installed.
       OSError: on entering the block, like the following: nobody listens there.
       ConnectionRejected: the server answered with something other than a WebSocket.
-      HandshakeTimeout: all this took longer than ``options.handshake_timeout``.
-      HandshakeError: TLS failed, or the answer made no sense.
+      ProxyRejected: the proxy answered, and opened no way to the server.
+      HandshakeTimeout: all this took longer than ``options.handshake_timeout``; the message
+          names the phase in which it ran out.
+      HandshakeError: TLS failed, an answer made no sense, or a redirect must not be followed.
 
     If cancelled: before the connection is open, nothing is left of it.
 
     Concurrency: each call is a connection of its own.
     """
+    if local_address is not None:
+        try:
+            ipaddress.ip_address(local_address)
+        except ValueError:
+            raise ValueError("local_address is an IP address of this machine") from None
     return open_websocket_through(
-        trio.open_tcp_stream,
+        functools.partial(trio.open_tcp_stream, local_address=local_address),
         url,
         subprotocols=subprotocols,
         headers=headers,
         origin=origin,
         ssl_context=ssl_context,
+        server_hostname=server_hostname,
+        proxy=proxy,
+        proxy_ssl_context=proxy_ssl_context,
         options=options,
     )
 
@@ -75,15 +106,23 @@ def open_websocket_through(
     headers: Headers = (),
     origin: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    proxy: str | None = "environment",
+    proxy_ssl_context: ssl.SSLContext | None = None,
     options: Options = Options(),
 ) -> Opening:
     """`open_websocket` over what ``dial`` connects with: TCP, or a network in memory."""
     target = parse_url(url)
-    if ssl_context is not None:
-        _check_context(ssl_context, target)
-    handshake = _handshake(target, subprotocols, headers, origin, options)
-    connect = functools.partial(_connect, dial, target, ssl_context)
-    return Opening(connect, handshake, options)
+    route = make_route(
+        dial,
+        target,
+        ssl_context=ssl_context,
+        server_hostname=server_hostname,
+        proxy=proxy,
+        proxy_ssl_context=proxy_ssl_context,
+        max_header_size=options.max_header_size,
+    )
+    return Opening(_request(target, subprotocols, headers, origin, options), route)
 
 
 def open_websocket_over_stream(
@@ -100,63 +139,58 @@ def open_websocket_over_stream(
     The stream is used as it is, and closed in the end; ``url`` tells the host and the
     target to ask for. Otherwise as `open_websocket`.
     """
-    handshake = _handshake(parse_url(url), subprotocols, headers, origin, options)
-
-    async def connect(say: Callable[[str], None]) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
-        return stream
-
-    return Opening(connect, handshake, options, stream)
+    return Opening(_request(parse_url(url), subprotocols, headers, origin, options), stream)
 
 
-def _check_context(ssl_context: ssl.SSLContext, url: WebSocketURL) -> None:
-    if not isinstance(ssl_context, ssl.SSLContext):
-        raise TypeError(f"ssl_context is an ssl.SSLContext, not {type(ssl_context).__name__}")
-    if not url.secure:
-        raise ValueError("an ssl_context goes with wss://: this URL asks for no TLS")
-    try:
-        ssl_context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=_tls_name(url))
-    except ssl.SSLError as exc:
-        raise ValueError(f"this ssl_context is not for a client: {exc.reason or exc}") from exc
+@attrs.frozen
+class _Request:
+    """What is asked of a server, and of the next one after a redirect."""
+
+    url: WebSocketURL
+    subprotocols: tuple[str, ...]
+    headers: tuple[tuple[str, str], ...]
+    origin: str | None
+    options: Options
+
+    def handshake(self) -> ClientHandshake:
+        return ClientHandshake(
+            self.url,
+            subprotocols=self.subprotocols,
+            headers=self.headers,
+            origin=self.origin,
+            compression=self.options.compression,
+            max_header_size=self.options.max_header_size,
+        )
+
+    def moved(self, url: WebSocketURL) -> _Request:
+        """Return what to ask of the place that a redirect points to."""
+        headers = self.headers
+        if not same_server(self.url, url):
+            headers = tuple(pair for pair in headers if pair[0].lower() not in CREDENTIALS)
+        return attrs.evolve(self, url=url, headers=headers)
 
 
-def _tls_name(url: WebSocketURL) -> str:
-    """The name that certificates are for: no zone, no dot at its end (RFC 6066, section 3)."""
-    return url.host.partition("%")[0].removesuffix(".")
-
-
-def _handshake(
+def _request(
     url: WebSocketURL,
     subprotocols: Iterable[str],
     headers: Headers,
     origin: str | None,
     options: Options,
-) -> ClientHandshake:
-    return ClientHandshake(
-        url,
-        subprotocols=subprotocols,
-        headers=headers,
-        origin=origin,
-        compression=options.compression,
-        max_header_size=options.max_header_size,
+) -> _Request:
+    return _Request(
+        url, check_subprotocols(subprotocols), check_request_headers(headers), origin, options
     )
 
 
 class Opening:
     """The ``async with`` of `open_websocket`."""
 
-    def __init__(
-        self,
-        connect: Callable[[Callable[[str], None]], Awaitable[trio.abc.Stream]],
-        handshake: ClientHandshake,
-        options: Options,
-        stream: trio.abc.Stream | None = None,
-    ) -> None:
-        self._connect = connect
-        self._handshake = handshake
-        self._options = options
-        self._stream = stream  # what is to be closed if it fails
-        self._phase = "connecting"
+    def __init__(self, request: _Request, way: Route | trio.abc.Stream) -> None:
+        self._request = request
+        self._handshake = request.handshake()  # here, to complain at the call
+        self._route = way if isinstance(way, Route) else None
+        self._stream = None if isinstance(way, Route) else way  # what is to be closed if it fails
+        self._progress = Progress()
         self._entered = False
 
     @trio.lowlevel.enable_ki_protection
@@ -173,7 +207,7 @@ class Opening:
         assert self._stream is not None
         self._session = Session(
             self._stream,
-            self._options,
+            self._request.options,
             client=True,
             leftover=accepted.leftover,
             deflate=accepted.deflate,
@@ -191,73 +225,46 @@ class Opening:
         await self._session.__aexit__(etype, exc, traceback)
 
     async def _open(self) -> Accepted:
-        timeout = self._options.handshake_timeout
+        timeout = self._request.options.handshake_timeout
+        progress = self._progress
         with trio.move_on_after(timeout):
             try:
-                self._stream = await self._connect(self._say)
-                self._say("sending the request")
-                await self._send_request(self._stream)
-                self._say("waiting for the server's answer")
-                return await self._read_answer(self._stream)
+                if self._route is None:
+                    assert self._stream is not None
+                    return await ask(self._stream, self._handshake, progress)
+                return await self._follow_redirects(self._route)
             except trio.BrokenResourceError as exc:
-                why = exc.__cause__ or str(exc) or "the connection was lost"
-                raise self._handshake.rejection or HandshakeError(f"{self._phase}: {why}") from exc
-        rejection = self._handshake.rejection  # its body never came to an end
-        raise rejection or HandshakeTimeout(f"{self._phase} took longer than {timeout} s in all")
+                why = f"{progress.phase}: {explain(exc)}"
+                raise progress.rejection or HandshakeError(why) from exc
+        # A rejection whose body never came to an end is one.
+        late = HandshakeTimeout(f"{progress.phase} took longer than {timeout} s in all")
+        raise progress.rejection or late
 
-    def _say(self, phase: str) -> None:
-        self._phase = phase
-
-    async def _send_request(self, stream: trio.abc.Stream) -> None:
-        try:
-            await stream.send_all(self._handshake.request())
-        except trio.BrokenResourceError:
-            # The server may have refused, and gone, before it had read all of the request.
-            with contextlib.suppress(trio.BrokenResourceError, HandshakeError):
-                await self._read_answer(stream)  # noqa: ASYNC120  # being cancelled counts more
-            raise
-
-    async def _read_answer(self, stream: trio.abc.Stream) -> Accepted:
+    async def _follow_redirects(self, route: Route) -> Accepted:
+        visited: list[WebSocketURL] = []
         while True:
-            data = await stream.receive_some(READ_SIZE)
-            if not data:
-                self._handshake.receive_eof()
-            accepted = self._handshake.receive_data(bytes(data))
-            if accepted is not None:
-                return accepted
+            visited.append(self._request.url)
+            answer = await self._ask(route)
+            if isinstance(answer, Accepted):
+                return answer
+            there = follow(visited, answer)
+            if not same_server(self._request.url, there):
+                route = attrs.evolve(route, server_hostname=None)
+            self._request = self._request.moved(there)
+            self._handshake = self._request.handshake()
 
-
-async def _connect(
-    dial: Dial,
-    url: WebSocketURL,
-    ssl_context: ssl.SSLContext | None,
-    say: Callable[[str], None],
-) -> trio.abc.Stream:
-    try:
-        if url.unix_path is not None:
-            return await trio.open_unix_socket(url.unix_path)
-        stream = await dial(url.host, url.port)
-    except OSError as exc:
-        exc.add_note(f"while connecting to {url.unix_path or f'{url.host} port {url.port}'}")
-        raise
-    if not url.secure:
-        return stream
-    say(f"TLS with {url.host}")
-    try:
-        tls = trio.SSLStream(
-            stream,
-            ssl_context or default_context(),
-            server_hostname=_tls_name(url),
-            https_compatible=True,
-        )
-        await tls.do_handshake()
-    except BaseException:
+    async def _ask(self, route: Route) -> Accepted | str:
+        """Ask one server; a `str` is where it redirects to, and the stream is closed."""
+        try:
+            self._stream = await route.connect(self._request.url, self._progress)
+            return await ask(self._stream, self._handshake, self._progress)
+        except ProxyRejected:
+            raise
+        except ConnectionRejected as rejection:
+            location = location_of(rejection)
+            if location is None:
+                raise
+        stream, self._stream = self._stream, None
+        assert stream is not None
         await trio.aclose_forcefully(stream)
-        raise
-    return tls
-
-
-@functools.cache
-def default_context() -> ssl.SSLContext:
-    """Return the context for those who bring none: making one takes 10 ms and more."""
-    return ssl.create_default_context()
+        return location

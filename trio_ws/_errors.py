@@ -5,6 +5,7 @@
     WebSocketError
     ├── HandshakeError
     │   ├── ConnectionRejected(status, headers, body)   the server said no
+    │   │   └── ProxyRejected(proxy, ...)               the proxy did
     │   └── HandshakeTimeout                            also trio.TooSlowError
     ├── ConnectionClosed(info)
     │   ├── ConnectionEnded                             also trio.EndOfChannel
@@ -20,7 +21,7 @@ Wrong use by the caller is a `TypeError` or a `ValueError`; a second task in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import trio
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -58,8 +59,59 @@ class ConnectionRejected(HandshakeError):
         return type(self), (self.status, CIMultiDict(self.headers), self.body)
 
     def __str__(self) -> str:
+        return self._answer_of("the server", _WHAT_TO_DO.get(self.status, ""))
+
+    def _answer_of(self, peer: str, hint: str) -> str:
         said = self.body[:200].decode("utf-8", "replace").strip()
-        return f"the server answered {self.status}" + (f": {said!r}" if said else "")
+        return (
+            f"{peer} answered {self.status}"
+            + (f": {said!r}" if said else "")
+            + (f" ({hint})" if hint else "")
+        )
+
+
+_WHAT_TO_DO: Final = {
+    200: "a page like any other: is the path that of a WebSocket?",
+    401: "it wants to know who you are: wss://user:password@host, or a header Authorization",
+    404: "there is nothing at this path",
+}
+
+
+class ProxyRejected(ConnectionRejected):
+    """The proxy answered the request for a way to the server with something other than 2xx.
+
+    ``proxy`` is its URL, without a password; the rest is the proxy's answer. From the server
+    nothing was heard.
+    """
+
+    def __init__(
+        self, proxy: str, status: int, headers: Mapping[str, str], body: bytes = b""
+    ) -> None:
+        super().__init__(status, headers, body)
+        self.proxy = proxy
+        self.args = (proxy, status, self.headers, body)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.proxy, self.status, CIMultiDict(self.headers), self.body)
+
+    def __str__(self) -> str:
+        return self._answer_of(f"the proxy {self.proxy}", self._what_to_do())
+
+    def _what_to_do(self) -> str:
+        if self.status == 403:
+            return "it does not let you through to this host and port: ask who runs it"
+        if self.status != 407:
+            return ""
+        schemes = [
+            offer.split(maxsplit=1)[0]
+            for offer in self.headers.getall("Proxy-Authenticate", ())
+            if offer.strip()
+        ]
+        if schemes and not any(scheme.lower() == "basic" for scheme in schemes):
+            return f"it wants {' or '.join(schemes)}; only Basic is spoken here"
+        if "@" in self.proxy:
+            return "it does not accept this user and password"
+        return "it wants to know who you are: http://user:password@proxy:port"
 
 
 class HandshakeTimeout(HandshakeError, trio.TooSlowError):

@@ -1,11 +1,12 @@
-"""The opening handshake as a client speaks it: the request, and what becomes of it.
+"""HTTP/1.1 as a client speaks it: one request, and what becomes of it.
 
 ::
 
-    request() ─→ 1xx ... 1xx ─┬→ 101, checked: Accepted, with the frames behind it
+    request() ─→ 1xx ... 1xx ─┬→ what was asked for: 101 from a server, 2xx from a proxy
                               ├→ any other status, then its body: ConnectionRejected
                               └→ anything else: HandshakeError
 
+`ClientHandshake` asks a server for a WebSocket, `ConnectHandshake` a proxy for a way to it.
 As in `_http`, heads are cut out by `HeadBuffer`, and h11 gets them whole.
 """
 
@@ -13,16 +14,18 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Final, NoReturn, cast
+from typing import Final, Generic, NoReturn, TypeVar, cast
 
 import attrs
 import h11
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from ._deflate import DeflateParameters, offer, read_response
-from ._errors import ConnectionRejected, HandshakeError
+from ._errors import ConnectionRejected, HandshakeError, ProxyRejected
 from ._http_headers import (
     HANDSHAKE_HEADERS,
     PROTOCOL,
@@ -35,6 +38,7 @@ from ._http_headers import (
     parse_list,
 )
 from ._options import Deflate
+from ._proxy import Proxy
 from ._url import WebSocketURL, split_host_port
 
 MAX_REJECTION_BODY: Final = 64 * 1024
@@ -58,7 +62,142 @@ class Accepted:
     """Frames that came in the same read as the answer."""
 
 
-class ClientHandshake:
+T = TypeVar("T")
+
+
+class Exchange(ABC, Generic[T]):
+    """One request, and the peer's answer to it: `T`, if that is what was asked for.
+
+    ``peer`` is what error messages call who answers.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        method: str,
+        target: str,
+        fields: Iterable[tuple[str, str]],
+        max_header_size: float,
+    ) -> None:
+        self.peer = peer
+        self._buffer = HeadBuffer(max_header_size)
+        self._interim = 0
+        self._rejected: h11.Response | None = None
+        self._body = bytearray()
+        self._body_fed = 0
+
+        # Heads are bounded by HeadBuffer, a body by _body_is_complete.
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=sys.maxsize)
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in fields]
+        self._request = self._http.send(
+            h11.Request(method=method, target=target, headers=headers)
+        ) + self._http.send(h11.EndOfMessage())
+
+    @property
+    def rejection(self) -> ConnectionRejected | None:
+        """The peer's refusal, with what has come of its body, once its status is known."""
+        if self._rejected is None:
+            return None
+        headers, body = _decode(self._rejected.headers), bytes(self._body[:MAX_REJECTION_BODY])
+        return self._reject(self._rejected.status_code, headers, body)
+
+    def receive_data(self, data: bytes) -> T | None:
+        """Take bytes from the peer; `None` if the answer is not yet complete.
+
+        Raises:
+          ConnectionRejected: the peer refused, and has said all of it.
+          HandshakeError: this is no valid answer.
+        """
+        self._buffer.data += data
+        while self._rejected is None:
+            head = self._cut_head()
+            if head is None:
+                return None
+            if (accepted := self._read_head(head)) is not None:
+                return accepted
+        if self._body_is_complete():
+            self.receive_eof()
+        return None
+
+    def receive_eof(self) -> NoReturn:
+        """Take the end of what the peer sends.
+
+        Raises:
+          ConnectionRejected: the peer refused, and this is the end of what it says.
+          HandshakeError: there is no answer, or only a part of one.
+        """
+        if rejection := self.rejection:
+            raise rejection
+        where = "in the middle of its answer" if self._buffer.data else "without an answer"
+        raise HandshakeError(f"{self.peer} closed the connection {where}") from EOFError()
+
+    def request(self) -> bytes:
+        """Return what to send to the peer."""
+        return self._request
+
+    @abstractmethod
+    def _judge(self, answer: h11.Response | h11.InformationalResponse) -> T | None:
+        """Return what was asked for, if this is it."""
+
+    @abstractmethod
+    def _reject(
+        self, status: int, headers: CIMultiDictProxy[str], body: bytes
+    ) -> ConnectionRejected:
+        """Say that it is not, and never will be."""
+
+    def _cut_head(self) -> bytes | None:
+        start = self._buffer.data[:5]
+        if not b"HTTP/".startswith(start):
+            if _TLS_RECORD.match(start):
+                raise HandshakeError(f"{self.peer} speaks TLS here, and not plain HTTP")
+            raise HandshakeError(f"{self.peer} does not speak HTTP")
+        try:
+            return self._buffer.cut_head()
+        except HeadTooLarge:
+            raise HandshakeError(
+                f"the head of the answer is longer than max_header_size: {self.peer}"
+            ) from None
+
+    def _read_head(self, head: bytes) -> T | None:
+        self._http.receive_data(head)
+        try:
+            # Nothing else is a whole head.
+            answer = cast("h11.Response | h11.InformationalResponse", self._http.next_event())
+        except h11.RemoteProtocolError as error:
+            raise HandshakeError(f"malformed answer of {self.peer}: {str(error)[:150]}") from error
+        if (accepted := self._judge(answer)) is not None:
+            return accepted
+        if isinstance(answer, h11.Response):
+            self._rejected = answer
+        else:
+            self._interim += 1
+            if self._interim > MAX_INTERIM_RESPONSES:
+                raise HandshakeError(f"{self.peer} sends 1xx answers without end")
+        return None
+
+    def _body_is_complete(self) -> bool:
+        assert self._rejected is not None
+        if 300 <= self._rejected.status_code < 400:  # nobody reads what a redirect says
+            return True
+        while len(self._body) < MAX_REJECTION_BODY:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError:  # its chunks make no sense, but the status does
+                return True
+            if isinstance(event, h11.Data):
+                self._body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return True
+            elif self._buffer.data and self._body_fed < _MAX_BODY_ON_THE_WIRE:
+                piece = self._buffer.take(_MAX_BODY_ON_THE_WIRE - self._body_fed)
+                self._body_fed += len(piece)
+                self._http.receive_data(piece)
+            else:
+                return self._body_fed == _MAX_BODY_ON_THE_WIRE
+        return True
+
+
+class ClientHandshake(Exchange[Accepted]):
     """One request for a WebSocket, and the server's answer.
 
     Raises:
@@ -77,70 +216,12 @@ class ClientHandshake:
         compression: Deflate | None,
         max_header_size: float,
     ) -> None:
-        self._subprotocols = _check_subprotocols(subprotocols)
+        self._subprotocols = check_subprotocols(subprotocols)
         self._compression = compression
-        self._buffer = HeadBuffer(max_header_size)
         # RFC 6455, section 4.1: 16 random bytes, fresh for each connection.
         self._key = base64.b64encode(os.urandom(16)).decode("ascii")
-        self._interim = 0
-        self._rejected: h11.Response | None = None
-        self._body = bytearray()
-        self._body_fed = 0
-
-        # Heads are bounded by HeadBuffer, a body by _body_is_complete.
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=sys.maxsize)
-        fields = self._fields(url, _check_headers(headers), origin)
-        self._request = self._http.send(
-            h11.Request(
-                method="GET",
-                target=url.target,
-                headers=[
-                    (name.encode("ascii"), value.encode("latin-1")) for name, value in fields
-                ],
-            )
-        ) + self._http.send(h11.EndOfMessage())
-
-    @property
-    def rejection(self) -> ConnectionRejected | None:
-        """The server's refusal, with what has come of its body, once its status is known."""
-        if self._rejected is None:
-            return None
-        headers, body = _decode(self._rejected.headers), bytes(self._body[:MAX_REJECTION_BODY])
-        return ConnectionRejected(self._rejected.status_code, headers, body)
-
-    def receive_data(self, data: bytes) -> Accepted | None:
-        """Take bytes from the server; `None` if the answer is not yet complete.
-
-        Raises:
-          ConnectionRejected: the server refused, and has said all of it.
-          HandshakeError: this is no valid answer.
-        """
-        self._buffer.data += data
-        while self._rejected is None:
-            head = self._cut_head()
-            if head is None:
-                return None
-            if accepted := self._read_head(head):
-                return accepted
-        if self._body_is_complete():
-            self.receive_eof()
-        return None
-
-    def receive_eof(self) -> NoReturn:
-        """Take the end of what the server sends.
-
-        Raises:
-          ConnectionRejected: the server refused, and this is the end of what it says.
-          HandshakeError: there is no answer, or only a part of one.
-        """
-        if rejection := self.rejection:
-            raise rejection
-        where = "in the middle of its answer" if self._buffer.data else "without an answer"
-        raise HandshakeError(f"the server closed the connection {where}") from EOFError()
-
-    def request(self) -> bytes:
-        """Return what to send to the server."""
-        return self._request
+        fields = self._fields(url, check_request_headers(headers), origin)
+        super().__init__("the server", "GET", url.target, fields, max_header_size)
 
     def _fields(
         self, url: WebSocketURL, given: tuple[tuple[str, str], ...], origin: str | None
@@ -162,38 +243,19 @@ class ClientHandshake:
             fields += check_headers([("Origin", origin)], frozenset())
         if url.authorization is not None and "authorization" not in names:
             fields.append(("Authorization", url.authorization))
-        if "user-agent" not in names:  # RFC 9110, section 10.1.5
-            fields.append(("User-Agent", "trio_ws"))
+        if "user-agent" not in names:
+            fields.append(_USER_AGENT)
         return [*fields, *given]
 
-    def _cut_head(self) -> bytes | None:
-        if not b"HTTP/".startswith(self._buffer.data[:5]):
-            raise HandshakeError("the server does not speak HTTP")
-        try:
-            return self._buffer.cut_head()
-        except HeadTooLarge:
-            raise HandshakeError(
-                "the head of the server's answer is longer than max_header_size"
-            ) from None
+    def _judge(self, answer: h11.Response | h11.InformationalResponse) -> Accepted | None:
+        return self._check(answer) if answer.status_code == 101 else None
 
-    def _read_head(self, head: bytes) -> Accepted | None:
-        self._http.receive_data(head)
-        try:
-            # Nothing else is a whole head.
-            answer = cast("h11.Response | h11.InformationalResponse", self._http.next_event())
-        except h11.RemoteProtocolError as error:
-            raise HandshakeError(f"the server's answer is malformed: {error}"[:200]) from error
-        if isinstance(answer, h11.Response):
-            self._rejected = answer
-        elif answer.status_code == 101:
-            return self._check(answer)
-        else:
-            self._interim += 1
-            if self._interim > MAX_INTERIM_RESPONSES:
-                raise HandshakeError("the server sends 1xx answers without end")
-        return None
+    def _reject(
+        self, status: int, headers: CIMultiDictProxy[str], body: bytes
+    ) -> ConnectionRejected:
+        return ConnectionRejected(status, headers, body)
 
-    def _check(self, answer: h11.InformationalResponse) -> Accepted:
+    def _check(self, answer: h11.Response | h11.InformationalResponse) -> Accepted:
         """Check what RFC 6455, section 4.1, asks of the server's answer."""
         if answer.http_version == b"1.0":
             raise HandshakeError("the server switches protocols in HTTP/1.0, which cannot do that")
@@ -226,30 +288,50 @@ class ClientHandshake:
             leftover=bytes(self._buffer.data),
         )
 
-    def _body_is_complete(self) -> bool:
-        while len(self._body) < MAX_REJECTION_BODY:
-            try:
-                event = self._http.next_event()
-            except h11.RemoteProtocolError:  # its chunks make no sense, but the status does
-                return True
-            if isinstance(event, h11.Data):
-                self._body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                return True
-            elif self._buffer.data and self._body_fed < _MAX_BODY_ON_THE_WIRE:
-                piece = self._buffer.take(_MAX_BODY_ON_THE_WIRE - self._body_fed)
-                self._body_fed += len(piece)
-                self._http.receive_data(piece)
-            else:
-                return self._body_fed == _MAX_BODY_ON_THE_WIRE
+
+class ConnectHandshake(Exchange[bool]):
+    """One request for a tunnel to a server, and the proxy's answer: `True` is an open one.
+
+    Everything behind the answer is the server's (RFC 9110, section 9.3.6), which does not
+    speak before it is asked: neither in TLS nor in HTTP.
+    """
+
+    def __init__(self, proxy: Proxy, url: WebSocketURL, *, max_header_size: float) -> None:
+        self._proxy = proxy
+        fields = [("Host", url.authority), _USER_AGENT]
+        if proxy.authorization is not None:
+            fields.append(("Proxy-Authorization", proxy.authorization))
+        super().__init__(f"the proxy {proxy}", "CONNECT", url.authority, fields, max_header_size)
+
+    def _judge(self, answer: h11.Response | h11.InformationalResponse) -> bool | None:
+        if not 200 <= answer.status_code < 300:
+            return None
+        if self._buffer.data:
+            raise HandshakeError(f"{self.peer} opens the way, and then speaks itself")
         return True
 
+    def _reject(
+        self, status: int, headers: CIMultiDictProxy[str], body: bytes
+    ) -> ConnectionRejected:
+        return ProxyRejected(str(self._proxy), status, headers, body)
+
+
+_USER_AGENT: Final = ("User-Agent", "trio_ws")  # RFC 9110, section 10.1.5
+
+# RFC 8446, section 5.1: an alert or a handshake message, then the version.
+_TLS_RECORD: Final = re.compile(rb"[\x15\x16](?:\x03|$)")
 
 # Headers that are written here, and have a parameter if there is anything to choose.
 _OWNED: Final = HANDSHAKE_HEADERS | {"expect", "origin"}
 
 
-def _check_subprotocols(subprotocols: Iterable[str]) -> tuple[str, ...]:
+def check_subprotocols(subprotocols: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of subprotocols, once they are fit to be offered.
+
+    Raises:
+      TypeError: they are no `str` in a list.
+      ValueError: one is illegal, or given twice.
+    """
     if isinstance(subprotocols, (str, bytes)):
         raise TypeError(f"subprotocols is a list of str: write [{subprotocols!r}]")
     names = tuple(subprotocols)
@@ -265,7 +347,12 @@ def _check_subprotocols(subprotocols: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _check_headers(headers: Headers) -> tuple[tuple[str, str], ...]:
+def check_request_headers(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """Return an application's headers as pairs, once they are fit for a handshake.
+
+    Raises:
+      TypeError, ValueError: as `check_headers`, or one is given twice.
+    """
     fields = check_headers(headers, _OWNED)
     names = [name.lower() for name, _ in fields]
     for once in ("Authorization", "Host"):

@@ -54,6 +54,10 @@ def open_reconnecting(
     headers: Headers | Fresh[Headers] = (),
     origin: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    proxy: str | None = "environment",
+    proxy_ssl_context: ssl.SSLContext | None = None,
+    local_address: str | None = None,
     options: Options = Options(),
 ) -> Sessions:
     """Connect again and again: ``async with open_reconnecting(url) as sessions``.
@@ -106,10 +110,15 @@ def open_reconnecting(
         subprotocols=tuple(subprotocols) if isinstance(subprotocols, Iterator) else subprotocols,
         origin=origin,
         ssl_context=ssl_context,
+        server_hostname=server_hostname,
+        proxy=proxy,
+        proxy_ssl_context=proxy_ssl_context,
+        local_address=local_address,
         options=options,
     )
     # What would be refused in the first attempt is refused now, as far as it is known.
-    unknown = "ws://localhost/" if ssl_context is None else "wss://localhost/"
+    secure = ssl_context is not None or server_hostname is not None
+    unknown = "wss://localhost/" if secure else "ws://localhost/"
     if not callable(headers) and isinstance(headers, Iterator):
         headers = tuple(headers)
     open_(

@@ -16,7 +16,8 @@ DEFAULT_PORTS: Final = {"ws": 80, "wss": 443, "http": 80, "https": 443}
 """RFC 6455, section 3, and RFC 9110, section 4.2."""
 
 
-def _without_password(userinfo: tuple[str, str] | None) -> str:
+def without_password(userinfo: tuple[str, str] | None) -> str:
+    """Show user info in a repr."""
     return "None" if userinfo is None else f"({userinfo[0]!r}, '***')"
 
 
@@ -33,24 +34,31 @@ class WebSocketURL:
     """Path and query as they go on the wire: never empty, ASCII, percent-encoded."""
     unix_path: str | None = None
     """The socket to connect to instead of host and port: ``ws+unix://``."""
-    userinfo: tuple[str, str] | None = attrs.field(default=None, repr=_without_password)
+    userinfo: tuple[str, str] | None = attrs.field(default=None, repr=without_password)
     """User and password, percent-decoded."""
 
     @property
     def host_header(self) -> str:
         """The value of the Host header: without the default port, IPv6 in brackets."""
-        # A zone means something on this machine only, and never leaves it (RFC 6874, section 4).
-        address, _, _ = self.host.partition("%")
-        host = f"[{address}]" if ":" in address else address
         default = DEFAULT_PORTS["wss" if self.secure else "ws"]
-        return host if self.port == default else f"{host}:{self.port}"
+        return join_host_port(self.host, None if self.port == default else self.port)
+
+    @property
+    def authority(self) -> str:
+        """Host and port, both always, as CONNECT names a server (RFC 9110, section 7.1)."""
+        return join_host_port(self.host, self.port)
 
     @property
     def authorization(self) -> str | None:
-        """The value of the Authorization header for the user info (RFC 7617), if any."""
-        if self.userinfo is None:
-            return None
-        return "Basic " + base64.b64encode(":".join(self.userinfo).encode()).decode("ascii")
+        """The value of the Authorization header for the user info, if any."""
+        return None if self.userinfo is None else basic_credentials(self.userinfo)
+
+    def __str__(self) -> str:
+        """Show it to people: without user info and query, which may hold secrets."""
+        path = self.target.partition("?")[0]
+        if self.unix_path is not None:
+            return f"ws+unix://{self.unix_path}:{path}"
+        return f"{'wss' if self.secure else 'ws'}://{self.host_header}{path}"
 
 
 def parse_url(url: str) -> WebSocketURL:
@@ -63,7 +71,8 @@ def parse_url(url: str) -> WebSocketURL:
     """
     if not isinstance(url, str):
         raise TypeError(f"a URL is a str, not {type(url).__name__}")
-    _refuse_odd_characters(url)
+    refuse_odd_characters(url)
+    _refuse_fragment(url)
     scheme, colon, rest = url.partition("://")
     scheme = scheme.lower()
     if colon and scheme == "ws+unix":
@@ -83,8 +92,57 @@ def parse_url(url: str) -> WebSocketURL:
         host=host,
         port=DEFAULT_PORTS[scheme] if port is None else port,
         target=_target(rest[end:]),
-        userinfo=_userinfo(user) if user else None,
+        userinfo=parse_userinfo(user) if user else None,
     )
+
+
+def join_host_port(host: str, port: int | None) -> str:
+    """Write ``host:port``, or the host alone, as it goes on the wire."""
+    # A zone means something on this machine only, and never leaves it (RFC 6874, section 4).
+    address = host.partition("%")[0]
+    written = f"[{address}]" if ":" in address else address
+    return written if port is None else f"{written}:{port}"
+
+
+def basic_credentials(userinfo: tuple[str, str]) -> str:
+    """Write user and password for Basic authentication (RFC 7617)."""
+    return "Basic " + base64.b64encode(":".join(userinfo).encode()).decode("ascii")
+
+
+def parse_userinfo(text: str) -> tuple[str, str]:
+    """Read ``user:password``, percent-decoded.
+
+    Raises:
+      ValueError: that cannot be sent by Basic authentication.
+    """
+    if "@" in text:
+        raise ValueError("more than one '@' before the path: write those of the password as %40")
+    user, _, password = text.partition(":")
+    if _STRAY_PERCENT.search(text):
+        raise ValueError("'%' in the user info begins a percent-encoded byte: write %25")
+    try:
+        user, password = unquote(user, errors="strict"), unquote(password, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("the user info is not UTF-8 once percent-decoded") from None
+    # RFC 7617, section 2: the first colon ends the user, and control characters are banned.
+    if ":" in user:
+        raise ValueError("a user name with a colon cannot be sent by Basic authentication")
+    if _CONTROL.search(user + password):
+        raise ValueError("control characters cannot be sent by Basic authentication")
+    return user, password
+
+
+def refuse_odd_characters(text: str) -> None:
+    """Refuse what no URL holds, and what is read in more than one way.
+
+    Raises:
+      ValueError: the text tells which character, and where.
+    """
+    if found := _ODD.search(text):
+        raise ValueError(
+            f"the URL holds {found[0]!r} at position {found.start()}: remove it, or"
+            " percent-encode it (a space is %20)"
+        )
 
 
 def split_host_port(text: str) -> tuple[str, int | None]:
@@ -123,12 +181,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SAFE_IN_TARGET: Final = "/?:@!$&'()*+,;=-._~%[]"
 
 
-def _refuse_odd_characters(url: str) -> None:
-    if found := _ODD.search(url):
-        raise ValueError(
-            f"the URL holds {found[0]!r} at position {found.start()}: remove it, or"
-            " percent-encode it (a space is %20)"
-        )
+def _refuse_fragment(url: str) -> None:
     if "#" in url:
         raise ValueError(
             "a WebSocket URL has no fragment (RFC 6455, section 3): remove what begins with"
@@ -180,24 +233,6 @@ def _target(text: str) -> str:
         raise ValueError("'%' in a path or query begins a percent-encoded byte: write %25")
     encoded = quote(text, safe=_SAFE_IN_TARGET)
     return encoded if encoded.startswith("/") else "/" + encoded
-
-
-def _userinfo(text: str) -> tuple[str, str]:
-    if "@" in text:
-        raise ValueError("more than one '@' before the path: write those of the password as %40")
-    user, _, password = text.partition(":")
-    if _STRAY_PERCENT.search(text):
-        raise ValueError("'%' in the user info begins a percent-encoded byte: write %25")
-    try:
-        user, password = unquote(user, errors="strict"), unquote(password, errors="strict")
-    except UnicodeDecodeError:
-        raise ValueError("the user info is not UTF-8 once percent-decoded") from None
-    # RFC 7617, section 2: the first colon ends the user, and control characters are banned.
-    if ":" in user:
-        raise ValueError("a user name with a colon cannot be sent by Basic authentication")
-    if _CONTROL.search(user + password):
-        raise ValueError("control characters cannot be sent by Basic authentication")
-    return user, password
 
 
 def _parse_unix(rest: str) -> WebSocketURL:

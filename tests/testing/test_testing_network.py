@@ -10,6 +10,7 @@ import sys
 import pytest
 import trio
 import trio.testing
+from _proxies import HTTPProxy, listening
 
 import trio_ws
 from trio_ws.testing import Link, MemoryNetwork
@@ -190,7 +191,7 @@ async def test_a_program_that_knows_nothing_of_it_uses_it(nursery, memory_networ
         async with trio_ws.open_websocket("ws://anything.example:8000/") as ws:
             await ws.send("hello")
             assert await ws.receive() == "hello"
-        with pytest.raises(OSError, match="all attempts to connect"):
+        with pytest.raises(OSError, match=r"cannot connect to anything\.example:80: nobody"):
             async with trio_ws.open_websocket("ws://anything.example/"):
                 pass
         with pytest.raises(OSError, match="somebody listens"):
@@ -238,3 +239,32 @@ async def test_a_host_may_be_bytes_or_none() -> None:
     assert address == ("192.0.2.1", 80)
     ((*_, address),) = await hooks.getaddrinfo(None, None)
     assert address == (ANY_HOST, 0)
+
+
+async def test_a_proxy_in_it_leads_to_its_hosts(nursery, memory_network) -> None:
+    """Also one that speaks TLS: its certificate is of the same authority."""
+    proxy = HTTPProxy(memory_network)
+    listener = memory_network.listen("a.test")
+    await nursery.start(trio_ws.serve_websocket_listeners, echo, [listener])
+    for tls, url in ((False, "http://p1.test:1"), (True, "https://p2.test:2")):
+        host, _, port = url.partition("://")[2].partition(":")
+        async with (
+            listening(memory_network, proxy, host, int(port), tls=tls),
+            memory_network.open_websocket("ws://a.test/", proxy=url) as ws,
+        ):
+            await ws.send("hello")
+            assert await ws.receive() == "hello"
+    assert [head.split()[1] for head in proxy.heads] == ["a.test:80"] * 2
+
+
+async def test_the_environments_proxies_are_for_another_network(
+    nursery, memory_network, monkeypatch
+) -> None:
+    monkeypatch.setenv("all_proxy", "http://proxy.test:3128")
+    listener = memory_network.listen("a.test")
+    await nursery.start(trio_ws.serve_websocket_listeners, echo, [listener])
+    async with memory_network.open_websocket("ws://a.test/"):
+        pass
+    with pytest.raises(ConnectionRefusedError, match=r"the proxy proxy\.test:3128"):
+        async with memory_network.open_websocket("ws://a.test/", proxy="environment"):
+            pass

@@ -132,7 +132,7 @@ async def test_a_stream_that_has_no_half_close_says_so(autojump_clock) -> None:
     peer = RawPeer(trio.testing.memory_stream_pair()[0], client=True)
     with pytest.raises(TypeError, match="cannot be reset"):
         await peer.reset()
-    tls = RawPeer(trio.SSLStream(stream, trio_ws._client.default_context()), client=True)
+    tls = RawPeer(trio.SSLStream(stream, trio_ws._tls.default_context()), client=True)
     with pytest.raises(TypeError, match="SSLStream cannot be closed by halves"):
         await tls.send_end()
     with pytest.raises(TypeError, match="StapledStream cannot be reset"):

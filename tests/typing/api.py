@@ -101,9 +101,15 @@ async def connect(stream: trio.abc.Stream) -> None:
         headers={"Authorization": "Bearer 1"},
         origin="https://example.org",
         ssl_context=ssl.create_default_context(),
+        server_hostname="inside.example.org",
+        proxy="https://proxy.example.org:3128",
+        proxy_ssl_context=ssl.create_default_context(),
+        local_address="192.0.2.1",
         options=Options(compression=None),
     ) as ws:
         await ws.aclose()
+    trio_ws.open_websocket("wss://example.org/", proxy=None)
+    trio_ws.open_websocket("wss://example.org/", proxy=False)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     async with trio_ws.open_websocket_over_stream(stream, "ws://localhost/") as ws:
         await use(ws)
     trio_ws.open_websocket(b"wss://example.org/")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -134,17 +134,24 @@ class MemoryNetwork:
         headers: Headers = (),
         origin: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        proxy: str | None = None,
+        proxy_ssl_context: ssl.SSLContext | None = None,
         options: Options = Options(),
         link: Link | None = None,
     ) -> Opening:
         """Connect to a WebSocket server in this network: `trio_ws.open_websocket`, over ``link``.
 
-        A ``wss://`` URL trusts the certificates of `ca`, unless ``ssl_context`` says otherwise.
+        A ``wss://`` URL trusts the certificates of `ca`, unless ``ssl_context`` says otherwise,
+        and so does a ``proxy`` at ``https://``. What the environment says about proxies is for
+        another network: it counts only if ``proxy`` is ``"environment"``.
 
         Raises, and if cancelled: as `trio_ws.open_websocket`.
         """
         if ssl_context is None and parse_url(url).secure:
             ssl_context = self.client_context
+        if proxy_ssl_context is None and (proxy or "").lower().startswith("https://"):
+            proxy_ssl_context = self.client_context
         return open_websocket_through(
             functools.partial(self.connect, link=link),
             url,
@@ -152,6 +159,9 @@ class MemoryNetwork:
             headers=headers,
             origin=origin,
             ssl_context=ssl_context,
+            server_hostname=server_hostname,
+            proxy=proxy,
+            proxy_ssl_context=proxy_ssl_context,
             options=options,
         )
 
