@@ -143,10 +143,10 @@ def connect(
     deflate: DeflateParameters | None = None,
 ) -> tuple[Session, Session]:
     """Return this side, which plays ``role``, and its peer."""
-    ours, theirs = memory_streams()
+    _, streams = connected_streams()
     return (
-        session(ours, role, options, deflate=deflate),
-        session(theirs, other(role), peer_options, deflate=deflate),
+        session(streams[role], role, options, deflate=deflate),
+        session(streams[other(role)], other(role), peer_options, deflate=deflate),
     )
 
 

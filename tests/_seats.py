@@ -13,6 +13,7 @@ from trio_ws._messages import PreparedMessage
 from trio_ws._options import Options
 from trio_ws._websocket import WebSocket
 from trio_ws.rooms import Position, RoomMessage
+from trio_ws.testing._socket import link_under
 
 NARROW: Final = Options(send_buffer=1, ping_interval=None, write_timeout=None)
 """A connection that has room for one message: the next one waits in the member's queue."""
@@ -25,18 +26,19 @@ PEER: Final = Options(receive_buffer=None, ping_interval=None, close_grace=0.001
 class Seat:
     """A connection: ``ws`` on the side of the rooms, and what its ``peer`` makes of it."""
 
-    def __init__(self, ws: WebSocket, peer: WebSocket, stream: _helpers.MemoryStream) -> None:
+    def __init__(self, ws: WebSocket, peer: WebSocket) -> None:
         self.ws = ws
         self.peer = peer
-        self.stream = stream
+        self.link = link_under(ws._connection._transport.stream)
+        self.way = self.link.to_server if ws._connection.client else self.link.to_client
 
     def stall(self) -> None:
         """Let the network take nothing any more."""
-        self.stream.window = 0
+        self.way.buffer = 0
 
     def release(self) -> None:
         """Let the network take everything again."""
-        self.stream.open_window()
+        self.way.buffer = None
 
     async def received(self) -> list[Any]:
         """Return what the peer has received since the last time."""
@@ -69,9 +71,8 @@ class Seats:
         seats: list[Seat] = []
         for _ in range(self._count):
             ours, theirs = _helpers.connect(self._role, self._options, PEER, deflate=self._deflate)
-            stream = next(stream for session, stream in _helpers.sessions if session is ours)
             peer = await self._stack.enter_async_context(theirs)
-            seats.append(Seat(await self._stack.enter_async_context(ours), peer, stream))
+            seats.append(Seat(await self._stack.enter_async_context(ours), peer))
         return seats
 
     async def __aexit__(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from _helpers import DEFLATE, STATEFUL_DEFLATE, MemoryStream, memory_streams, session
+from _helpers import DEFLATE, STATEFUL_DEFLATE, connected_streams, session
 
 from trio_ws._errors import ConnectionClosed
 from trio_ws._options import Options
@@ -100,12 +100,6 @@ async def use(us: Session, chance: random.Random) -> None:
     assert us.ws.close_info.code in CODES, us.ws.close_info
 
 
-async def be_slow(stream: MemoryStream, chance: random.Random) -> None:
-    while not stream.closed:
-        await trio.sleep(chance.random())
-        stream.open_window(chance.choice([0, 1, 10, 1000, 100_000]))
-
-
 def some_options(chance: random.Random) -> Options:
     return Options(
         send_buffer=chance.choice([1, 1000, None]),
@@ -121,13 +115,14 @@ def some_options(chance: random.Random) -> Options:
 async def test_it_ends_and_nothing_is_torn_or_left(autojump_clock: MockClock, seed: int) -> None:
     chance = random.Random(seed)
     deflate = chance.choice([None, DEFLATE, STATEFUL_DEFLATE])
-    ours, theirs = memory_streams()
+    link, streams = connected_streams()
+    for direction in (link.to_server, link.to_client):
+        direction.buffer = chance.choice([100, 5000, None])
+        direction.bandwidth = chance.choice([1000, 100_000, None])
+        direction.chunk = chance.choice([(1, 100), (1, 10_000), None])
+        direction.latency = chance.random()
     with trio.fail_after(3600):
         async with trio.open_nursery() as nursery:
-            for stream in (ours, theirs):
-                if chance.random() < 0.5:
-                    stream.window = chance.choice([0, 100, 5000])
-                    nursery.start_soon(be_slow, stream, chance)
-            for stream, role in ((ours, "client"), (theirs, "server")):
+            for role, stream in streams.items():
                 us = session(stream, role, some_options(chance), deflate=deflate)
                 nursery.start_soon(use, us, chance)

@@ -311,9 +311,8 @@ class World:
 
     async def _connection(self, user: User, up: trio.Event, hang_up: trio.Event) -> None:
         ours, theirs = _helpers.connect("server", NARROW, PEER)
-        stream = next(stream for session, stream in _helpers.sessions if session is ours)
         async with theirs as peer, ours as ws:
-            user.seat = Seat(ws, peer, stream)
+            user.seat = Seat(ws, peer)
             up.set()
             await hang_up.wait()
 

@@ -165,6 +165,16 @@ async def test_the_oldest_is_forgotten_first(autojump_clock) -> None:
     assert recorder.diagram().startswith("(3 older entries are forgotten)\n")
 
 
+async def test_what_follows_can_stand_alone() -> None:
+    async with open_pair() as pair:
+        for word in ("before", "behind"):
+            pair.recorder.clear()
+            await pair.client.send(word)
+            await pair.server.receive()
+        assert pair.recorder.frames() == [Frame.text("behind")]
+        assert len(pair.recorder.entries) == 1
+
+
 def test_what_happens_when_the_run_is_over_has_the_time_of_its_end() -> None:
     recorder = Recorder()
     recorder._note_event("network", "reset")

@@ -79,6 +79,11 @@ class Recorder:
         chosen = (each.what for each in self.entries if sender in (None, each.sender))
         return [what for what in chosen if isinstance(what, Frame)]
 
+    def clear(self) -> None:
+        """Forget what there is, so that what follows stands alone."""
+        self._entries.clear()
+        self._bytes = self._forgotten = 0
+
     def __str__(self) -> str:
         return "\n".join([*self._preface(), *map(str, self.entries), *self._postscript()])
 
