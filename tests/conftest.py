@@ -8,12 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import _helpers
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from _helpers import Peer, RawPeer, Role
 
     from trio_ws._session import Session
+
+# How long an example takes says more of what else the machine does: seen with 8 runs at once.
+hypothesis.settings.register_profile(
+    "timeless", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("timeless")
 
 
 @pytest.fixture(params=["client", "server"])

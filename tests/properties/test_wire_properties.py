@@ -212,7 +212,7 @@ def assert_frames(data: bytes, role: ConnectionType) -> None:
         assert witness.state.name in {"OPEN", "REMOTE_CLOSING"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     scripts(wire([HANDSHAKE, DEFLATE_OFFER], some_frames(masked=True))),
     st.sampled_from(["stay", "leave", "cancel"]),
@@ -249,7 +249,7 @@ def test_a_server_survives_any_bytes(script: Script, then: str) -> None:
 # Our client...
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     scripts(wire([ACCEPT, DEFLATE_ACCEPT], some_frames(masked=False))),
     st.sampled_from(["stay", "leave", "cancel"]),

@@ -216,7 +216,7 @@ async def test_fails(websocket_pair, autojump_clock):
 
 def test_of_a_long_conversation_the_end_is_shown(run) -> None:
     result = run("""
-async def test_fails(websocket_pair):
+async def test_fails(websocket_pair, autojump_clock):
     for number in range(100):
         await websocket_pair.client.send(str(number))
         await websocket_pair.server.receive()
