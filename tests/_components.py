@@ -10,8 +10,12 @@ import pytest
 
 COMPONENTS: Final = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "dante-server": ("danted", "sockd"),
+    "microsocks": ("microsocks",),
     "openssl": ("openssl",),
     "redis-server": ("redis-server",),
+    "squid": ("squid",),
+    "tinyproxy": ("tinyproxy",),
 }
 """What a component's program is called, here and there."""
 
@@ -19,7 +23,8 @@ COMPONENTS: Final = {
 def require(name: str) -> str:
     """Return the path of a component's program, or skip the test; in CI, fail it."""
     for program in COMPONENTS[name]:
-        if path := shutil.which(program):
+        # Where Debian puts servers, which is on the path of root alone.
+        if path := shutil.which(program) or shutil.which(program, path="/usr/sbin"):
             return path
     missing = f"{name} is not installed (Debian: apt-get install {name})"
     if os.environ.get("CI"):

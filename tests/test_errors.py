@@ -119,6 +119,7 @@ def test_a_proxy_that_rejects_is_named() -> None:
 def test_407_tells_what_the_proxy_wants(proxy: str, offers: list[str], hint: str) -> None:
     headers = CIMultiDict(("Proxy-Authenticate", offer) for offer in offers)
     assert hint in str(ProxyRejected(proxy, 407, headers))
+    assert hint in str(ProxyRejected(proxy, 401, headers))  # tinyproxy, to a wrong password
 
 
 def test_403_of_a_proxy_is_no_403_of_the_server() -> None:

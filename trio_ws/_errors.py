@@ -100,7 +100,7 @@ class ProxyRejected(ConnectionRejected):
     def _what_to_do(self) -> str:
         if self.status == 403:
             return "it does not let you through to this host and port: ask who runs it"
-        if self.status != 407:
+        if self.status not in {401, 407}:  # tinyproxy says 401 to a wrong password
             return ""
         schemes = [
             offer.split(maxsplit=1)[0]
