@@ -214,7 +214,7 @@ async def test_what_reading_leaves_unparsed_draws_on_it(autojump_clock: MockCloc
         await peer.send(peer.frame(TEXT, b"x" * 1000) * 20)
         await settle()
         ws = websocket_of(site)
-        unparsed = 19 * len(peer.frame(TEXT, b"x" * 1000))
+        unparsed = 20 * len(peer.frame(TEXT, b"x" * 1000))
         assert budget.used == 1000 + OVERHEAD + unparsed
         for _ in range(20):
             await ws.receive()

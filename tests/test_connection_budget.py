@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+import tracemalloc
+from typing import Any, Final
 
+import pytest
+import trio
 from _helpers import RawPeer, memory_streams, settle
 from trio.testing import MockClock
 from wsproto.events import CloseConnection, TextMessage
 
 from trio_ws import CloseInfo, Options
 from trio_ws._budget import Budget
-from trio_ws._frames import BINARY, CONTINUATION, TEXT
+from trio_ws._frames import BINARY, CONTINUATION, TEXT, encode_frame
 from trio_ws._inbox import OVERHEAD
 from trio_ws._session import Session
 
@@ -27,7 +31,7 @@ async def test_all_that_it_holds_is_told(autojump_clock: MockClock) -> None:
     async with us as ws:
         await peer.send(peer.frame(BINARY, b"x" * 100) * 2)
         await settle()
-        assert budget.used == 100 + OVERHEAD + len(peer.frame(BINARY, b"x" * 100))
+        assert budget.used == 100 + OVERHEAD + 2 * len(peer.frame(BINARY, b"x" * 100))
         assert await ws.receive() == await ws.receive() == b"x" * 100
         await settle()
         assert budget.used == 0
@@ -81,3 +85,40 @@ async def test_the_end_settles_everything(autojump_clock: MockClock) -> None:
         await ws.wait_closed()
     assert budget.used == 0
     assert not budget._accounts
+
+
+# What does not count, for it is not there...
+
+
+async def echo_once(us: Session, peer: trio.abc.Stream, size: int) -> None:
+    async with us as ws, trio.open_nursery() as nursery:
+        nursery.start_soon(peer.send_all, encode_frame(BINARY, bytes(size), masked=True))
+        await ws.send(await ws.receive())
+        received = 0
+        while received < size:
+            received += len(await peer.receive_some())
+        await settle()
+        IDLE.append(tracemalloc.get_traced_memory()[0])
+        await peer.aclose()
+
+
+IDLE: Final[list[int]] = []
+"""Bytes that are allocated while a connection is idle."""
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_an_idle_connection_keeps_nothing_of_what_went_through_it(direct: bool) -> None:
+    if direct:
+        pair = socket.socketpair()
+        ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in pair)
+    else:
+        ours, theirs = memory_streams()
+    us = Session(ours, Options(), client=False, leftover=b"")
+    await trio.lowlevel.checkpoint()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        await echo_once(us, theirs, 60_000)
+        assert IDLE.pop() - before < 20_000
+    finally:
+        tracemalloc.stop()

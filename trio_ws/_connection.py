@@ -77,6 +77,8 @@ READY_STEPS: Final = 10
 receive, or to answer what came before a violation."""
 
 
+_NOTHING: Final = memoryview(b"")
+
 GOODBYE_TIME: Final = 1.0
 """Seconds that our Close has to leave when the consumer has taken all the grace, and that the
 reading task has to find out how it ended when writing has failed."""
@@ -130,7 +132,7 @@ class Connection:
 
         self._transport = Transport(stream)
         self._purse = open_purse(account)
-        self._rest = memoryview(b"")  # of a batch that has begun to leave
+        self._rest = _NOTHING  # of a batch that has begun to leave
         self._flushing = False
         self._reading = trio.CancelScope(shield=True)
         self._writing = trio.CancelScope(shield=True)
@@ -302,6 +304,7 @@ class Connection:
             self.last_received = trio.current_time()
             self.bytes_received += len(data)
             self.protocol.receive_data(data)
+            del data  # or it would be kept until more comes
 
     def _dispatch(self) -> bool:
         """Handle what has come; return whether there may be more to handle at once."""
@@ -469,7 +472,7 @@ class Connection:
         if self._writing.cancelled_caught:  # by its deadline; or it is over already
             self.give_up(f"no byte was taken for {self.options.write_timeout} s")
         self.outbox.stop()
-        self._rest = memoryview(b"")
+        self._rest = _NOTHING
         self._written_out.set()
 
     async def _write(self) -> None:
@@ -481,7 +484,7 @@ class Connection:
 
     def _advance(self, taken: int) -> None:
         self.bytes_sent += taken
-        self._rest = self._rest[taken:]
+        self._rest = self._rest[taken:] or _NOTHING  # an empty view would keep all of it
 
     @trio.lowlevel.enable_ki_protection  # between the writing and the counting, above all
     def _on_work(self) -> None:

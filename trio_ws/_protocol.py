@@ -101,8 +101,8 @@ class Protocol:
 
     @property
     def held(self) -> int:
-        """Bytes that are not parsed yet, and what compression holds."""
-        unread = len(self._unread) - self._at
+        """Bytes of what is not parsed to its end, and what compression holds."""
+        unread = len(self._unread)
         return unread if self._deflate is None else unread + self._deflate.memory
 
     # Receiving...
@@ -110,9 +110,7 @@ class Protocol:
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the peer; `next_event` tells what they mean."""
         if not self._deaf:
-            self._unread = (
-                self._unread[self._at :] + data if self._at < len(self._unread) else data
-            )
+            self._unread = self._unread[self._at :] + data if self._unread else data
             self._at = 0
 
     def next_event(self, most_frames: float = math.inf) -> Event | None:
@@ -127,7 +125,7 @@ class Protocol:
                 event = self._translate(parsed)
                 if event is not None:
                     return event
-            if self._at == len(self._unread):
+            if not self._unread:
                 break
             if most_frames <= 0:
                 self.unfinished = True
@@ -153,13 +151,20 @@ class Protocol:
         start, end = extent
         message = self._read_plain(at, start, end)
         if message is not None:
-            self._at = end
+            self._advance(end)
             return MessagePart(message, end - start, final=True)
         self._owed = end - at
         first = self._unread[at]
         if first & 0x0F < 8:  # of fragments, too, we must know what may follow
             self._in_message = not first & 0x80
         return None
+
+    def _advance(self, to: int) -> None:
+        """Be done with what has been read up to there; with all of it, keep none."""
+        if to == len(self._unread):
+            self._unread, self._at = b"", 0
+        else:
+            self._at = to
 
     def _read_plain(self, at: int, start: int, end: int) -> Data | None:
         """Return the message in a frame, or `None` if that is not plain to see."""
@@ -188,7 +193,7 @@ class Protocol:
         """Hand over what there is of the frame that it is to read."""
         most = self._owed if self._step is None else min(self._owed, self._step)
         piece = self._unread[self._at : self._at + most]
-        self._at += len(piece)
+        self._advance(self._at + len(piece))
         self._owed -= len(piece)
         self._wsproto.receive_data(piece)
         self._parsed = self._wsproto.events()

@@ -279,6 +279,7 @@ def report(server: Server, passes: Passes) -> dict[str, Any]:
         "accepted": statistics.accepted,
         "rejected": statistics.rejected,
         "close_codes": statistics.close_codes,
+        "memory": statistics.memory,
     }
     passes.restart()
     return result

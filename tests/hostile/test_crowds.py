@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import trio
 from hostile._attacks import MANNERS, talk_nonsense
 from hostile._lab import KIB, MIB, check_log, good_clients, scaled, until
 from hostile._peer import Peer, connected, many
-from hostile._wire import BINARY, CLOSE, TEXT, close, frame, request
+from hostile._wire import BINARY, CLOSE, CONTINUATION, TEXT, close, frame, request
 
 # Many that end...
 
@@ -189,6 +190,56 @@ async def test_refused_newcomers_do_not_take_the_places_of_others(serve):
                 assert server.descriptors > 50, "only once the crowd had gone"
             await first.send(frame(TEXT, b"still here"))
             assert await first.next_frame() is not None
+
+
+@pytest.mark.parametrize("manner", ["unfinished", "text", "unread", "echoes not read"])
+async def test_a_crowd_holds_no_more_than_the_memory_budget(serve, table, manner):
+    """Whoever hoards is told 1013, newcomers 503; the others do not notice."""
+    budget, count = 4 * MIB, scaled(200, 60)
+    target = "/sleep" if manner == "unread" else "/echo"
+
+    async def hoard() -> None:
+        with contextlib.suppress(OSError, AssertionError):  # it may not even get in
+            async with connected(server.port, target, small=True) as peer:
+                if manner in ("unfinished", "text"):
+                    await trickle(peer, TEXT if manner == "text" else BINARY)
+                else:
+                    await peer.talk(frame(BINARY, bytes(30_000)), 0.01)
+
+    quick = {"ping_interval": 1.0, "ping_timeout": 1.0, "close_grace": 1.0}
+    async with serve(memory_budget=budget, **quick) as server:
+        async with good_clients(server.port) as good, trio.open_nursery() as nursery:
+            await server.begin()
+            for _ in range(count):
+                nursery.start_soon(hoard)
+            await trio.sleep(scaled(6, 3))
+            report = await server.ask()
+            measured = await server.measured()
+            nursery.cancel_scope.cancel()
+        await server.settled(within=10)
+        after = await server.ask()
+        assert (await status_of_a_request(server.port))[0] == 101
+    used, closed = report["memory"], after["close_codes"].get("1013", 0)
+    table.add(
+        f"{count} who hoard, with a budget of 4 MiB: {manner}",
+        measured,
+        good.felt,
+        f"{used / MIB:.1f} MiB in use, {closed} closed with 1013",
+    )
+    assert used <= budget + MIB  # what is leaving already, and a read
+    assert closed
+    assert after["memory"] == 0
+    assert measured.memory < 2 * budget + count * 80 * KIB  # a message in the handler's hands
+    assert good.felt.slowest < 1
+
+
+async def trickle(peer: Peer, opcode: int) -> None:
+    """Send most of a message that is within the limits."""
+    piece = "é".encode() * 25_000
+    for number in range(20):
+        await peer.try_to_send(frame(CONTINUATION if number else opcode, piece, fin=False))
+        await trio.sleep(0.05)
+    await trio.sleep_forever()
 
 
 # The end of the server...
