@@ -195,7 +195,7 @@ async def test_refused_newcomers_do_not_take_the_places_of_others(serve):
 @pytest.mark.parametrize("manner", ["unfinished", "text", "unread", "echoes not read"])
 async def test_a_crowd_holds_no_more_than_the_memory_budget(serve, table, manner):
     """Whoever hoards is told 1013, newcomers 503; the others do not notice."""
-    budget, count = 4 * MIB, scaled(200, 60)
+    budget, count = 3 * MIB, scaled(200, 80)
     target = "/sleep" if manner == "unread" else "/echo"
 
     async def hoard() -> None:
@@ -221,7 +221,7 @@ async def test_a_crowd_holds_no_more_than_the_memory_budget(serve, table, manner
         assert (await status_of_a_request(server.port))[0] == 101
     used, closed = report["memory"], after["close_codes"].get("1013", 0)
     table.add(
-        f"{count} who hoard, with a budget of 4 MiB: {manner}",
+        f"{count} who hoard, with a budget of 3 MiB: {manner}",
         measured,
         good.felt,
         f"{used / MIB:.1f} MiB in use, {closed} closed with 1013",
