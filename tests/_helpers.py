@@ -150,19 +150,6 @@ def connect(
     )
 
 
-def connect_raw(
-    role: Role,
-    options: Options = Options(),
-    *,
-    deflate: DeflateParameters | None = None,
-    leftover: bytes = b"",
-) -> tuple[Session, RawPeer]:
-    """Return this side, which plays ``role``, and a peer that does what a test says."""
-    ours, theirs = memory_streams()
-    us = session(ours, role, options, deflate=deflate, leftover=leftover)
-    return us, RawPeer(theirs, ours, other(role), deflate=deflate)
-
-
 def connect_peer(
     role: Role,
     options: Options = Options(),

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from _helpers import Peer, RawPeer, Role
+    from _helpers import Peer, Role
 
     from trio_ws._session import Session
 
@@ -34,12 +34,6 @@ def role(request: pytest.FixtureRequest) -> Role:
 def connect(role: Role) -> Callable[..., tuple[Session, Session]]:
     """``connect(options, peer_options, deflate=)``: this side and its peer, both ours."""
     return partial(_helpers.connect, role)
-
-
-@pytest.fixture
-def connect_raw(role: Role) -> Callable[..., tuple[Session, RawPeer]]:
-    """``connect_raw(options, deflate=, leftover=)``: this side, and a peer of literal bytes."""
-    return partial(_helpers.connect_raw, role)
 
 
 @pytest.fixture

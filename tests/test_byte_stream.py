@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trustme
-from _helpers import MemoryStream, RawPeer, Role, session
+from _helpers import MemoryStream, Peer, Role, session
 from trio.testing import (
     MockClock,
     assert_checkpoints,
@@ -22,15 +22,15 @@ from trio.testing import (
 
 from trio_ws._byte_stream import CHUNK
 from trio_ws._errors import ConnectionLost
-from trio_ws._frames import BINARY, TEXT
 from trio_ws._messages import CloseInfo
 from trio_ws._options import Options
 from trio_ws._session import Session
+from trio_ws.testing import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Connect = Callable[..., tuple[Session, RawPeer]]
+    Connect = Callable[..., tuple[Session, Peer]]
     ConnectOurs = Callable[..., tuple[Session, Session]]
 
 Streams = tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]
@@ -104,13 +104,13 @@ async def test_any_pieces_come_out_as_the_same_bytes(
 
 
 async def test_what_is_sent_at_once_is_cut_into_messages(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
         stream = ws.as_stream(compress=False)
         nursery.start_soon(stream.send_all, memoryview(b"abcd" * CHUNK).cast("I"))
-        sizes = [len(await peer.next_message()) for _ in range(4)]
+        sizes = [len(await peer.receive_message()) for _ in range(4)]
         assert sizes == [CHUNK] * 4
 
 
@@ -138,12 +138,12 @@ async def test_cancelling_a_receive_loses_nothing(
 
 
 async def test_two_tasks_may_not_send_at_a_time(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, _ = connect_raw(Options(send_buffer=1, close_grace=0.1))
+    us, peer = connect_peer(Options(send_buffer=1, close_grace=0.1))
     async with us as ws, trio.open_nursery() as nursery:
         stream = ws.as_stream()
-        us._connection._transport.stream.window = 0  # type: ignore[attr-defined]
+        peer.way.buffer = 0
         nursery.start_soon(stream.send_all, b"x" * 3 * CHUNK)
         await wait_all_tasks_blocked()
         for attempt in (
@@ -160,9 +160,9 @@ async def test_two_tasks_may_not_send_at_a_time(
 
 
 async def test_the_end_of_one_direction_is_an_empty_message(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         stream = ws.as_stream()
         await stream.send_all(b"")  # sends nothing
@@ -173,18 +173,18 @@ async def test_the_end_of_one_direction_is_an_empty_message(
         with pytest.raises(trio.ClosedResourceError, match="behind send_eof"):
             await stream.wait_send_all_might_not_block()
         await ws.send("next")
-        assert [await peer.next_message(), await peer.next_message()] == [b"", "next"]
+        assert [await peer.receive_message(), await peer.receive_message()] == [b"", "next"]
 
-        await peer.send(peer.frame(BINARY, b"still") + peer.frame(BINARY))
+        await peer.send(Frame.binary(b"still"), Frame.binary(b""))
         assert await stream.receive_some() == b"still"
         assert await stream.receive_some() == b""
         assert await stream.receive_some() == b""
 
 
 async def test_an_end_that_is_cancelled_has_not_been_sent(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         stream = ws.as_stream()
         with trio.CancelScope() as scope:
@@ -192,18 +192,18 @@ async def test_an_end_that_is_cancelled_has_not_been_sent(
             await stream.send_eof()
         assert scope.cancelled_caught
         await stream.send_all(b"more")
-        assert await peer.next_message() == b"more"
+        assert await peer.receive_message() == b"more"
 
 
 @pytest.mark.parametrize("code", [1000, 1001])
 async def test_the_polite_end_of_the_connection_is_the_end_of_the_stream(
-    connect_raw: Connect, autojump_clock: MockClock, code: int
+    connect_peer: Connect, autojump_clock: MockClock, code: int
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         stream = ws.as_stream()
-        await peer.send_frame(BINARY, b"last")
-        await peer.send_close(code)
+        await peer.send(Frame.binary(b"last"))
+        await peer.send(Frame.close(code))
         assert [await stream.receive_some() for _ in range(3)] == [b"last", b"", b""]
         await wait_all_tasks_blocked()  # until then it might have been answered
         with pytest.raises(trio.BrokenResourceError):
@@ -214,35 +214,35 @@ async def test_the_polite_end_of_the_connection_is_the_end_of_the_stream(
 
 @pytest.mark.parametrize("how", ["abruptly", "rudely"])
 async def test_any_other_end_breaks_the_stream(
-    connect_raw: Connect, autojump_clock: MockClock, how: str
+    connect_peer: Connect, autojump_clock: MockClock, how: str
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         stream = ws.as_stream()
-        await (peer.aclose() if how == "abruptly" else peer.send_close(1011))
+        await (peer.aclose() if how == "abruptly" else peer.send(Frame.close(1011)))
         for _ in range(2):
             with pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some()
 
 
-async def test_a_text_message_is_refused(connect_raw: Connect, autojump_clock: MockClock) -> None:
-    us, peer = connect_raw()
+async def test_a_text_message_is_refused(connect_peer: Connect, autojump_clock: MockClock) -> None:
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"text")
+        await peer.send(Frame.text("text"))
         with pytest.raises(ConnectionLost, match="1003 'a binary message was expected'"):
             await ws.as_stream().receive_some()
         assert (await peer.until_close()).code == 1003
-        await peer.send_close(1003)
+        await peer.send(Frame.close(1003))
         await peer.aclose()
 
 
 async def test_closing_the_stream_closes_the_connection(
-    connect_raw: Connect, autojump_clock: MockClock, role: Role
+    connect_peer: Connect, autojump_clock: MockClock, role: Role
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
         stream = ws.as_stream()
-        await peer.send_frame(BINARY, b"unread")
+        await peer.send(Frame.binary(b"unread"))
         assert await stream.receive_some(2) == b"un"
         nursery.start_soon(peer.answer)
         await stream.aclose()

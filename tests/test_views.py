@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from _helpers import RawPeer
+from _helpers import Peer
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_ws._errors import ConnectionEnded, ConnectionLost, ProtocolViolation
@@ -17,14 +17,14 @@ from trio_ws._frames import BINARY, TEXT
 from trio_ws._messages import CloseInfo, PreparedMessage
 from trio_ws._options import Options
 from trio_ws._session import Session
-from trio_ws.testing import cancellations
+from trio_ws.testing import Frame, cancellations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_ws._websocket import WebSocket
 
-    Connect = Callable[..., tuple[Session, RawPeer]]
+    Connect = Callable[..., tuple[Session, Peer]]
 
 
 def views(ws: WebSocket) -> dict[str, trio.abc.Channel[Any]]:
@@ -56,33 +56,33 @@ every_view = pytest.mark.parametrize(
 
 @every_view
 async def test_a_view_receives_and_sends_values(
-    connect_raw: Connect,
+    connect_peer: Connect,
     autojump_clock: MockClock,
     case: tuple[str, int, bytes, object],
 ) -> None:
     name, opcode, payload, value = case
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         view = views(ws)[name]
         assert isinstance(view, trio.abc.Channel)
-        await peer.send_frame(opcode, payload)
+        await peer.send(Frame(opcode, payload))
         assert await view.receive() == value
         await view.send(value)
         expected = payload.decode() if opcode == TEXT else payload
-        assert await peer.next_message() == expected
+        assert await peer.receive_message() == expected
 
 
 @every_view
 async def test_iterating_ends_with_the_polite_end_of_the_connection(
-    connect_raw: Connect,
+    connect_peer: Connect,
     autojump_clock: MockClock,
     case: tuple[str, int, bytes, object],
 ) -> None:
     name, opcode, payload, value = case
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send(peer.frame(opcode, payload) * 3)
-        await peer.send_close()
+        await peer.send(*[Frame(opcode, payload)] * 3)
+        await peer.send(Frame.close(1000))
         assert [each async for each in views(ws)[name]] == [value] * 3
         with pytest.raises(ConnectionEnded):
             await views(ws)[name].receive()
@@ -90,17 +90,17 @@ async def test_iterating_ends_with_the_polite_end_of_the_connection(
 
 @every_view
 async def test_cancelling_a_receive_at_any_step_loses_nothing(
-    connect_raw: Connect,
+    connect_peer: Connect,
     autojump_clock: MockClock,
     case: tuple[str, int, bytes, object],
 ) -> None:
     name, opcode, payload, value = case
-    us, peer = connect_raw(Options(ping_interval=None))
+    us, peer = connect_peer(Options(ping_interval=None))
     sent = received = 0
     async with us as ws:
         view = views(ws)[name]
         async for attempt in cancellations():
-            await peer.send_frame(opcode, payload)
+            await peer.send(Frame(opcode, payload))
             sent += 1
             with attempt:
                 assert await view.receive() == value
@@ -112,9 +112,9 @@ async def test_cancelling_a_receive_at_any_step_loses_nothing(
 
 
 async def test_closing_a_view_closes_the_connection(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
         nursery.start_soon(peer.answer)
         async with ws.text:
@@ -127,9 +127,9 @@ async def test_closing_a_view_closes_the_connection(
 
 
 async def test_views_share_the_one_place_to_receive(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, _ = connect_raw()
+    us, _ = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
         nursery.start_soon(ws.text.receive)
         await wait_all_tasks_blocked()
@@ -155,14 +155,14 @@ async def test_views_share_the_one_place_to_receive(
     ],
 )
 async def test_a_message_that_does_not_fit_ends_the_connection(
-    connect_raw: Connect,
+    connect_peer: Connect,
     autojump_clock: MockClock,
     case: tuple[str, int, bytes, int, str],
 ) -> None:
     name, opcode, payload, code, reason = case
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send(peer.frame(opcode, payload) + peer.frame(TEXT, b"1"))
+        await peer.send(Frame(opcode, payload), Frame.text("1"))
         with pytest.raises(ConnectionLost) as caught:
             await views(ws)[name].receive()
         assert trio.current_time() == 0  # nobody waits for the peer here
@@ -172,23 +172,22 @@ async def test_a_message_that_does_not_fit_ends_the_connection(
         assert (violation.code, violation.reason) == (code, reason)
         assert (violation.__cause__ is None) is (code == 1003)
 
-        close = await peer.until_close()
-        assert (close.code, close.reason) == (code, reason)
+        assert await peer.until_close() == Frame.close(code, reason)
         with pytest.raises(ConnectionLost):  # what came behind it has been dropped
             await ws.receive()
         with pytest.raises(ConnectionLost):
             await ws.send("too late")
-        await peer.send_close(code)
+        await peer.send(Frame.close(code))
     assert ws.close_info == CloseInfo(code, reason, "local", clean=True)
 
 
 async def test_the_error_of_the_codec_is_kept_and_its_type_logged(
-    connect_raw: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    connect_peer: Connect, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    us, peer = connect_raw(Options(close_grace=0.1))
+    us, peer = connect_peer(Options(close_grace=0.1))
     caplog.set_level(logging.INFO, "trio_ws")
     async with us as ws:
-        await peer.send_frame(TEXT, b"\x1b[31mred")
+        await peer.send(Frame.text(b"\x1b[31mred"))
         with pytest.raises(ConnectionLost) as caught:
             await ws.json().receive()
     violation = caught.value.__cause__
@@ -199,9 +198,9 @@ async def test_the_error_of_the_codec_is_kept_and_its_type_logged(
 
 
 async def test_iterating_raises_if_a_message_does_not_fit(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(close_grace=0.1))
+    us, peer = connect_peer(Options(close_grace=0.1))
     got = []
 
     async def count(ws: WebSocket) -> None:
@@ -209,16 +208,16 @@ async def test_iterating_raises_if_a_message_does_not_fit(
             got.append(number)  # noqa: PERF401  # what came before the error counts
 
     async with us as ws:
-        await peer.send(peer.frame(TEXT, b"1") + peer.frame(TEXT, b"x") + peer.frame(TEXT, b"3"))
+        await peer.send(Frame.text("1"), Frame.text("x"), Frame.text("3"))
         with pytest.raises(ConnectionLost, match="1007"):
             await count(ws)
     assert got == [1]
 
 
 async def test_a_nursery_of_the_connection_is_cancelled_and_ends_quietly(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(close_grace=0.1))
+    us, peer = connect_peer(Options(close_grace=0.1))
 
     async def consume() -> None:
         async for _ in ws.binary:
@@ -228,19 +227,19 @@ async def test_a_nursery_of_the_connection_is_cancelled_and_ends_quietly(
         async with ws.open_nursery() as nursery:
             nursery.start_soon(consume)
             nursery.start_soon(trio.sleep_forever)
-            await peer.send_frame(TEXT, b"no bytes")
+            await peer.send(Frame.text("no bytes"))
         assert ws.close_info is not None
         assert ws.close_info.code == 1003
 
 
 async def test_behind_the_peers_goodbye_the_reader_still_hears_what_was_wrong(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
     """The end was polite, but must not pass for a whole conversation."""
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, b"{")
-        await peer.send_close()
+        await peer.send(Frame.text("{"))
+        await peer.send(Frame.close(1000))
         await wait_all_tasks_blocked()
         with pytest.raises(ConnectionLost) as caught:
             await ws.json().receive()
@@ -251,17 +250,17 @@ async def test_behind_the_peers_goodbye_the_reader_still_hears_what_was_wrong(
 
 
 async def test_a_message_that_does_not_fit_wakes_a_reader_that_was_held_back(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw(Options(receive_buffer=10))
+    us, peer = connect_peer(Options(receive_buffer=10))
     async with us as ws:
-        await peer.send(peer.frame(TEXT, b"x" * 20) + peer.frame(TEXT, b"y" * 20))
+        await peer.send(Frame.text(b"x" * 20), Frame.text(b"y" * 20))
         await wait_all_tasks_blocked()
         assert ws.statistics().reading_paused
         with pytest.raises(ConnectionLost):
             await ws.binary.receive()
         assert (await peer.until_close()).code == 1003
-        await peer.send_close(1003)
+        await peer.send(Frame.close(1003))
         await peer.aclose()
         assert (await ws.wait_closed()).clean
     assert trio.current_time() == 0
@@ -285,24 +284,24 @@ async def test_a_message_that_does_not_fit_wakes_a_reader_that_was_held_back(
     ],
 )
 async def test_what_cannot_be_encoded_is_the_callers_error_and_nothing_is_sent(
-    connect_raw: Connect,
+    connect_peer: Connect,
     autojump_clock: MockClock,
     case: tuple[str, object, type[Exception], str],
 ) -> None:
     name, value, error, words = case
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         with pytest.raises(error, match=words):
             await views(ws)[name].send(value)
         assert ws.close_info is None
         await ws.send("next")
-        assert await peer.next_message() == "next"
+        assert await peer.receive_message() == "next"
 
 
 async def test_a_codec_has_to_be_two_functions(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, _ = connect_raw(Options(close_grace=0.1))
+    us, _ = connect_peer(Options(close_grace=0.1))
     async with us as ws:
         with pytest.raises(TypeError, match="two functions, not NoneType"):
             ws.typed(str, None)  # type: ignore[call-overload]  # that is the point
@@ -311,13 +310,13 @@ async def test_a_codec_has_to_be_two_functions(
 
 
 async def test_binary_takes_anything_bytes_like(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         for data in (b"12", bytearray(b"12"), memoryview(b"12")):
             await ws.binary.send(data)
-            assert await peer.next_message() == b"12"
+            assert await peer.receive_message() == b"12"
 
 
 # JSON...
@@ -333,15 +332,15 @@ async def test_binary_takes_anything_bytes_like(
     ],
 )
 async def test_what_is_not_json_or_cannot_be_held_closes_with_1007(
-    connect_raw: Connect, autojump_clock: MockClock, text: str
+    connect_peer: Connect, autojump_clock: MockClock, text: str
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, text.encode())
+        await peer.send(Frame.text(text))
         with pytest.raises(ConnectionLost, match="1007"):
             await ws.json().receive()
         assert (await peer.until_close()).code == 1007
-        await peer.send_close(1007)
+        await peer.send(Frame.close(1007))
 
 
 @pytest.mark.parametrize(
@@ -349,23 +348,23 @@ async def test_what_is_not_json_or_cannot_be_held_closes_with_1007(
     ['"\\ud800"', '{"\\udfff":1}', "0.1", "-0.0", "1e308", '"\\u0000"', "12345678901234567890"],
 )
 async def test_whatever_json_is_received_can_be_sent_again(
-    connect_raw: Connect, autojump_clock: MockClock, text: str
+    connect_peer: Connect, autojump_clock: MockClock, text: str
 ) -> None:
     """A peer must not be able to make an echo fail."""
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
-        await peer.send_frame(TEXT, text.encode())
+        await peer.send(Frame.text(text))
         value = await ws.json().receive()
         await ws.json().send(value)
-        echoed = await peer.next_message()
+        echoed = await peer.receive_message()
         assert isinstance(echoed, str)
         assert json.loads(echoed) == json.loads(text)
 
 
 async def test_json_is_compact_and_not_more_ascii_than_it_must(
-    connect_raw: Connect, autojump_clock: MockClock
+    connect_peer: Connect, autojump_clock: MockClock
 ) -> None:
-    us, peer = connect_raw()
+    us, peer = connect_peer()
     async with us as ws:
         await ws.json().send({"é": [1, 2], "b": None})
-        assert await peer.next_message() == '{"é":[1,2],"b":null}'
+        assert await peer.receive_message() == '{"é":[1,2],"b":null}'
