@@ -13,7 +13,6 @@ import trio.testing
 from wsproto.connection import Connection as WsprotoConnection
 from wsproto.connection import ConnectionType
 from wsproto.events import CloseConnection, Event, Message, Ping
-from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 
 from trio_ws import testing
 from trio_ws._deflate import DeflateParameters
@@ -57,7 +56,6 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self.closed = False
         self.eof_sent = False
         self.failure: Exception | None = None  # what send_all raises
-        self.close_failure: Exception | None = None
 
     def open_window(self, size: float = math.inf) -> None:
         self.window += size
@@ -82,10 +80,6 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             await self._opened.park()
         await trio.lowlevel.checkpoint()
 
-    def deliver(self, data: bytes) -> None:
-        """Have data arrive here in this very moment: nobody has run since it was sent."""
-        self._stream.receive_stream.put_data(data)
-
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
@@ -95,11 +89,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         self.closed = True
-        try:
-            await self._stream.aclose()
-        finally:
-            if self.close_failure is not None:
-                raise self.close_failure
+        await self._stream.aclose()
 
 
 def memory_streams() -> tuple[MemoryStream, MemoryStream]:
@@ -123,7 +113,7 @@ def connected_streams() -> tuple[Link, dict[Role, trio.SocketStream]]:
 
 
 def session(
-    stream: MemoryStream,
+    stream: MemoryStream | trio.SocketStream,
     role: Role,
     options: Options = Options(),
     *,
@@ -265,14 +255,7 @@ class RawPeer:
     ``stream`` is its end of the connection, ``far`` that of the side under test.
     """
 
-    def __init__(
-        self,
-        stream: MemoryStream,
-        far: MemoryStream,
-        role: Role,
-        *,
-        deflate: DeflateParameters | None = None,
-    ) -> None:
+    def __init__(self, stream: MemoryStream, far: MemoryStream, role: Role) -> None:
         self.stream = stream
         self.far = far
         self.masks = role == "client"
@@ -280,8 +263,7 @@ class RawPeer:
         self.messages: list[str | bytes] = []  # those that `answer` has read
         self.close: CloseConnection | None = None
         kind = ConnectionType.CLIENT if self.masks else ConnectionType.SERVER
-        extensions = [_WsprotoDeflate(deflate)] if deflate else []
-        self._wsproto = WsprotoConnection(kind, extensions)
+        self._wsproto = WsprotoConnection(kind)
         self._events: Iterator[Event] = iter(())
 
     async def send(self, data: bytes) -> None:
@@ -377,33 +359,6 @@ class RawPeer:
 
     async def aclose(self) -> None:
         await self.stream.aclose()
-
-
-class _WsprotoDeflate(WsprotoDeflate):
-    """wsproto's own, enabled without a handshake.
-
-    And mended: in wsproto 1.3.2 a control frame between the fragments of a compressed
-    message makes it take the rest for uncompressed.
-    """
-
-    def __init__(self, agreed: DeflateParameters) -> None:
-        super().__init__(
-            client_no_context_takeover=agreed.client_no_context_takeover,
-            client_max_window_bits=agreed.client_max_window_bits,
-            server_no_context_takeover=agreed.server_no_context_takeover,
-            server_max_window_bits=agreed.server_max_window_bits,
-        )
-        self._enabled = True
-        self._in_message = False
-
-    def frame_inbound_complete(self, proto: Any, fin: bool) -> Any:
-        compressed = self._inbound_compressed
-        result = super().frame_inbound_complete(proto, fin)
-        if self._inbound_is_compressible:
-            self._in_message = not fin
-        elif self._in_message:
-            self._inbound_compressed = compressed
-        return result
 
 
 # Waiting...
