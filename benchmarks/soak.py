@@ -8,7 +8,8 @@ The server under attack, the good clients and our own client, which is sent to h
 servers all the while, are programs of their own. Every attack runs again and again, each
 as several tasks beside all others. The exit code is 0 if every good client got every echo,
 nothing was logged as an error, memory did not grow in the second half of the time, and
-after it all neither task nor descriptor was left.
+after it all neither task nor descriptor was left. The server has default options, but for a
+memory budget of 64 MiB.
 """
 
 from __future__ import annotations
@@ -204,9 +205,12 @@ class Soak:
             await trio.sleep(self.chance.uniform(0, 0.2))
 
     async def send_client_to_hostile_servers(
-        self, task_status: trio.TaskStatus[_lab.Program]
+        self, good_port: int, task_status: trio.TaskStatus[_lab.Program]
     ) -> None:
-        """Let our client visit all kinds of hostile server, again and again."""
+        """Let our client visit all kinds of hostile server, again and again.
+
+        Ten connections to the server under attack it keeps meanwhile, and uses them.
+        """
         process = await trio.lowlevel.open_process(
             [sys.executable, str(_lab.HERE / "_client.py"), json.dumps({"options": QUICK})],
             stdin=subprocess.PIPE,
@@ -226,11 +230,15 @@ class Soak:
                     port = listeners[0].socket.getsockname()[1]
                     url = f"ws://127.0.0.1:{port}/"
                     orders += json.dumps({"name": name, "url": url}) + "\n"
+                good = json.dumps({"name": "good", "url": f"ws://127.0.0.1:{good_port}/echo"})
+                await process.stdin.send_all(f"{good}\n".encode() * 10)
                 task_status.started(client)
                 while True:
                     await process.stdin.send_all(orders.encode())
                     for _ in KINDS:
                         result = json.loads(await client.line())
+                        if result["name"] == "good":
+                            self.failures.append(f"a good connection of ours has ended: {result}")
                         self.counts["hostile servers"] += 1
                         if result.get("error") not in DOCUMENTED:
                             self.failures.append(f"client: {result}"[:300])
@@ -284,7 +292,7 @@ async def soak(minutes: float, clients: int, seed: int) -> int:
         issued.private_key_and_cert_chain_pem.write_to_path(str(certificate))
         (folder / "tls").mkdir()
         async with (
-            _lab.serve(folder=folder, errors=True) as server,
+            _lab.serve(folder=folder, errors=True, memory_budget=64 * MIB) as server,
             _lab.serve(folder=folder / "tls", certificate=certificate) as tls,
             _lab.good_clients(server.port, clients, 0.5) as good,
         ):
@@ -292,7 +300,7 @@ async def soak(minutes: float, clients: int, seed: int) -> int:
             await tls.begin()
             print(HEADINGS)
             async with trio.open_nursery() as nursery:
-                client = await nursery.start(state.send_client_to_hostile_servers)
+                client = await nursery.start(state.send_client_to_hostile_servers, server.port)
                 for attack in ATTACKS:
                     for _ in range(3):
                         nursery.start_soon(state.repeat, attack, server.port)

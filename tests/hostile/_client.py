@@ -35,11 +35,15 @@ async def main(config: dict[str, Any]) -> None:
 async def visit(order: dict[str, str], options: Options) -> None:
     """Connect, talk until the end, tell."""
     result: dict[str, Any] = {"name": order["name"], "messages": 0}
+    if order["name"] == "good":
+        options = Options()  # it is in no hurry
     started = trio.current_time()
     try:
         async with open_websocket(order["url"], options=options) as ws:
             if order["name"].startswith("closed at once"):
                 return
+            if order["name"] == "good":
+                await echo_for_ever(ws, result)
             async with trio.open_nursery() as nursery:
                 if order["name"].startswith("sends"):
                     nursery.start_soon(send_for_ever, ws)
@@ -49,13 +53,24 @@ async def visit(order: dict[str, str], options: Options) -> None:
     except BaseException as exc:  # noqa: BLE001, ASYNC103  # which one it was is asked
         while isinstance(exc, BaseExceptionGroup):
             exc = exc.exceptions[0]
-        result["error"] = type(exc).__name__
+        result["error"] = "OSError" if isinstance(exc, OSError) else type(exc).__name__
         result["text"] = str(exc)
         if isinstance(exc, ConnectionClosed):
             result["code"] = exc.code
     finally:
         result["seconds"] = trio.current_time() - started
         print(json.dumps(result), flush=True)  # noqa: T201  # a program's output
+
+
+async def echo_for_ever(ws: Any, result: dict[str, Any]) -> None:
+    """Be a well-behaved client."""
+    while True:
+        message = f"{result['messages']} " + "x" * 1000
+        await ws.send(message)
+        assert await ws.receive() == message
+        await ws.ping()
+        result["messages"] += 1
+        await trio.sleep(0.1)
 
 
 async def send_for_ever(ws: Any) -> None:
