@@ -106,6 +106,7 @@ _MACHINE_ROOM = {
     "_outbox",
     "_pace",
     "_registry",
+    "_relay",
     "_server_connection",
     "_streams",
     "_transport",

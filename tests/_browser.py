@@ -51,12 +51,12 @@ PHONE: Final = (375, 667)
 
 
 @contextmanager
-def launch_browser() -> Iterator[str]:
-    """Run Chromium with an empty profile; yield the URL of its DevTools."""
+def launch_browser(*flags: str) -> Iterator[str]:
+    """Run Chromium with an empty profile and more flags; yield the URL of its DevTools."""
     program = require("chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(  # noqa: S603  # our own flags, and no shell
-            [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [program, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

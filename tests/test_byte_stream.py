@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 Streams = tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]
 
 
-async def stay_open(
-    us: Session, *, task_status: trio.TaskStatus[trio.abc.HalfCloseableStream]
-) -> None:
+async def stay(us: Session, *, task_status: trio.TaskStatus[trio.abc.HalfCloseableStream]) -> None:
     async with us as ws:
         task_status.started(ws.as_stream())
         await trio.sleep_forever()
@@ -64,7 +62,7 @@ async def test_it_is_a_half_closeable_stream_as_trio_wants_it(autojump_clock: Mo
             here, there = map(MemoryStream, lockstep_stream_pair())
             options = Options(receive_buffer=1, send_buffer=1, write_timeout=None)
             streams: list[Any] = [
-                await nursery.start(stay_open, session(stream, role, options))
+                await nursery.start(stay, session(stream, role, options))
                 for stream, role in ((here, "client"), (there, "server"))
             ]
             return streams[0], streams[1]

@@ -7,7 +7,16 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trio_ws._streams import LINGER_BYTES, LINGER_TIME, linger, network_of, stream_address, tls_of
+from trio_ws._streams import (
+    LINGER_BYTES,
+    LINGER_TIME,
+    RelayedStream,
+    linger,
+    network_of,
+    over_tls,
+    stream_address,
+    tls_of,
+)
 from trio_ws.testing import MemoryNetwork
 
 
@@ -198,3 +207,38 @@ async def test_lingering_can_be_cancelled(autojump_clock: MockClock) -> None:
 )
 def test_of_ipv6_the_network_is_counted(host: str, network: str) -> None:
     assert network_of(host) == network
+
+
+class Relayed(RelayedStream):
+    """What an ASGI server would make."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise NotImplementedError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise NotImplementedError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
+
+def test_a_relayed_stream_tells_what_the_other_server_knows() -> None:
+    stream = Relayed()
+    assert stream_address(stream, "getpeername") is None
+    assert not over_tls(stream)
+    stream.remote_address, stream.local_address = ("192.0.2.1", 5), ("192.0.2.2", 80)
+    stream.secure = True
+    assert stream_address(stream, "getpeername") == ("192.0.2.1", 5)
+    assert stream_address(stream, "getsockname") == ("192.0.2.2", 80)
+    assert over_tls(stream)
+
+
+async def test_who_speaks_tls_to_this_server_is_known() -> None:
+    client, server = await tls_pair(MemoryNetwork())
+    assert over_tls(server)
+    assert not over_tls(server.transport_stream)
+    for stream in (client, server):
+        await trio.aclose_forcefully(stream)

@@ -18,6 +18,7 @@ from trio_ws._errors import ConnectionEnded, ConnectionLost
 from trio_ws._messages import CloseInfo, PreparedMessage
 from trio_ws._options import Options
 from trio_ws._session import Session
+from trio_ws._streams import RelayedStream
 from trio_ws._websocket import WebSocket, WebSocketStatistics
 from trio_ws.testing import Frame, cancellations
 
@@ -907,6 +908,29 @@ async def test_pings_that_were_given_up_do_not_pile_up(
         await peer.send(Frame.close(1000))
         assert (await peer.until_close()).code == 1000
         assert ws.statistics().bytes_sent < 50  # a text and a Close
+
+
+class Relayed(RelayedStream):
+    """The connection of a server that speaks ASGI, and hears nothing."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_nobody_pings_through_a_server_of_somebody_else(autojump_clock: MockClock) -> None:
+    async with Session(Relayed(), Options(), client=False, leftover=b"") as ws:
+        with pytest.raises(NotImplementedError, match="ASGI has no pings"):
+            await ws.ping()
 
 
 # Views...

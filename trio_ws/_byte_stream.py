@@ -69,6 +69,7 @@ class ByteStream(trio.abc.HalfCloseableStream):
         try:
             return await self._binary.receive()
         except ConnectionEnded:
+            await trio.lowlevel.checkpoint()
             return b""
 
     # Sending...

@@ -249,7 +249,7 @@ async def serve_websocket(
 
     Concurrency: any number of servers.
     """
-    _check_handler(handler)
+    check_handler(handler)
     if ssl_context is not None:
         check_server_context(ssl_context)
     listeners: Sequence[trio.abc.Listener[Any]]
@@ -284,7 +284,7 @@ async def serve_websocket_unix(
 
     Otherwise as `serve_websocket`.
     """
-    _check_handler(handler)
+    check_handler(handler)
     listener, file = await open_unix_listener(path, mode)
     try:
         await serve_websocket_listeners(
@@ -315,11 +315,11 @@ async def serve_websocket_listeners(
 
     Otherwise as `serve_websocket`.
     """
-    _check_handler(handler)
+    check_handler(handler)
     await Server(handler, listeners, options)._serve(handler_nursery, task_status)
 
 
-def _check_handler(handler: object) -> None:
+def check_handler(handler: object) -> None:
     if not callable(handler):
         raise TypeError(
             "a handler is an async function of one request, or Routes, "

@@ -22,7 +22,7 @@ from ._http_response import BadRequest, Response
 from ._messages import CloseCode
 from ._options import Options
 from ._request import Request, WebSocketRequest
-from ._streams import LINGER_TIME, READ_SIZE, linger, network_of, stream_address
+from ._streams import LINGER_TIME, READ_SIZE, linger, network_of, over_tls, stream_address
 from ._upgrade import check_upgrade, origin_allowed
 from ._websocket import WebSocket
 
@@ -200,7 +200,7 @@ class ServerConnection:
             await self._serve_page(handler, Request(head, self._stream))
             return
         check_upgrade(head)
-        secure = isinstance(self._stream, trio.SSLStream)
+        secure = over_tls(self._stream)
         if not origin_allowed(head, self._options.allowed_origins, secure):
             raise BadRequest(403, "this origin is not allowed")
         if self._state.draining:

@@ -22,10 +22,28 @@ def tls_of(stream: trio.abc.Stream) -> trio.SSLStream[Any] | None:
     return stream if isinstance(stream, trio.SSLStream) else None
 
 
+class RelayedStream(trio.abc.Stream):
+    """A client's connection that another server has accepted: it says what a socket would."""
+
+    remote_address: Any = None
+    local_address: Any = None
+    secure: bool = False
+    """Whether the client speaks TLS, to whom ever."""
+
+
+def over_tls(stream: trio.abc.Stream) -> bool:
+    """Whether the client speaks TLS, as far as this side knows."""
+    if isinstance(stream, RelayedStream):
+        return stream.secure
+    return isinstance(stream, trio.SSLStream)
+
+
 def stream_address(stream: trio.abc.Stream, name: Literal["getsockname", "getpeername"]) -> Any:
     """Return an address of the socket under a stream, `None` if there is none."""
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
+    if isinstance(stream, RelayedStream):
+        return stream.local_address if name == "getsockname" else stream.remote_address
     if not isinstance(stream, trio.SocketStream):
         return None
     try:

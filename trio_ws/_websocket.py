@@ -24,6 +24,7 @@ from ._messages import (
     check_close,
 )
 from ._pace import Pace
+from ._streams import RelayedStream
 from ._views import View, as_it_is, decode_json, encode_binary, encode_json, encode_text
 
 T = TypeVar("T")
@@ -252,12 +253,15 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
               ping with the same one is on its way.
           ConnectionLost: the connection is over, or ends before the Pong.
           trio.ClosedResourceError: after ``aclose()``, or behind the block.
+          NotImplementedError: an ASGI server has the connection, and lets nobody ping.
 
         If cancelled: the Ping may have left; its Pong is ignored.
 
         Concurrency: any number of tasks.
         """
         content = secrets.token_bytes(4) if payload is None else _check_ping(payload)
+        if isinstance(self._connection._transport.stream, RelayedStream):
+            raise NotImplementedError("ASGI has no pings: let the ASGI server send them")
         await trio.lowlevel.checkpoint_if_cancelled()
         if content in self._connection.pings:
             raise ValueError(f"a ping with the payload {content!r} is on its way")

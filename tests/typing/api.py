@@ -16,6 +16,7 @@ import trio
 from multidict import CIMultiDictProxy, MultiDictProxy
 
 import trio_ws
+import trio_ws.asgi
 from trio_ws import CloseInfo, Options, Response, WebSocket, WebSocketRequest, testing
 
 # Server
@@ -87,6 +88,12 @@ async def wrong_page(request: trio_ws.Request) -> str:
 
 routes.static("/static", "web/")
 routes.include("/admin", trio_ws.Routes())
+
+
+asgi_app = trio_ws.asgi.to_asgi(routes, options=Options(max_message_size=5))
+assert_type(asgi_app, trio_ws.asgi.ASGIHandler)
+trio_ws.asgi.to_asgi(handler)
+trio_ws.asgi.to_asgi(wrong_handler)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # Client
