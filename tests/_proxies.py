@@ -1,8 +1,9 @@
-"""Proxies in a network in memory: honest ones, that note what they were told."""
+"""Proxies and TLS servers in a network in memory, for clients to meet."""
 
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -120,6 +121,27 @@ class SOCKSProxy:
         await stream.send_all(bytes([5, self.reply, 0, 1]) + bytes(6))
         if not self.reply:
             await join(stream, await self.network.connect(host, port))
+
+
+def with_alerts(context: ssl.SSLContext) -> Talk:
+    """Be a TLS server that tells its client what it does not like, as OpenSSL's own does."""
+
+    async def talk(stream: trio.abc.Stream) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        while True:
+            try:
+                tls.do_handshake()
+                tls.read(1)
+            except ssl.SSLWantReadError:
+                await stream.send_all(outgoing.read())
+                incoming.write(bytes(await stream.receive_some()))
+            except ssl.SSLError:
+                await stream.send_all(outgoing.read())
+                await trio.sleep(1)
+                return
+
+    return talk
 
 
 async def receive_exactly(stream: trio.abc.Stream, count: int) -> bytes:

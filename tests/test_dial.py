@@ -317,7 +317,12 @@ HOSTILE = {
         *("http", say(OK + b"X: " + b"x" * 20_000), HandshakeError),
         "longer than max_header_size",
     ),
-    "garbage": ("http", say(b"\x05\0"), HandshakeError, "^the proxy .* does not speak HTTP$"),
+    "garbage": (
+        "http",
+        say(b"\x05\0"),
+        HandshakeError,
+        r"^the proxy .* does not speak HTTP: is it the right port\?$",
+    ),
     "goes": ("http", say(b"", then="go"), HandshakeError, "^the proxy .* closed .* without an"),
     "goes mid-way": ("http", say(OK, then="go"), HandshakeError, "in the middle of its answer$"),
     "200 with a body": (

@@ -85,9 +85,16 @@ def test_a_rejection_survives_pickling() -> None:
     ],
 )
 def test_the_most_common_rejections_tell_what_to_do(status: int, hint: str) -> None:
-    said = str(ConnectionRejected(status, {}, b"no"))
-    assert said.startswith(f"the server answered {status}: 'no' (")
+    said = str(ConnectionRejected(status, {}))
+    assert said.startswith(f"the server answered {status} (")
     assert hint in said
+
+
+def test_what_the_server_says_itself_counts_more() -> None:
+    assert str(ConnectionRejected(401, {}, b"which key?")) == (
+        "the server answered 401: 'which key?'"
+    )
+    assert "is the path that of a WebSocket?" in str(ConnectionRejected(200, {}, b"<html>"))
 
 
 PROXY = "http://proxy.test:3128"

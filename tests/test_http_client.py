@@ -336,6 +336,16 @@ def test_an_end_without_an_answer_is_an_error() -> None:
         handshake().receive_eof()
 
 
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [("ws://a.test/", True), ("wss://a.test/", False), ("ws+unix:///run/s", False)],
+)
+def test_a_server_that_says_nothing_may_expect_tls(url: str, hint: bool) -> None:
+    with pytest.raises(HandshakeError) as caught:
+        handshake(url).receive_eof()
+    assert ("its URL begins with wss://" in str(caught.value)) is hint
+
+
 def test_an_end_in_the_middle_of_an_answer_is_an_error() -> None:
     client = handshake()
     client.receive_data(b"HTTP/1.1 101 Switching")

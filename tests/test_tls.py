@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from _proxies import Talk, listening
+from _proxies import listening, with_alerts
 from trio.testing import MockClock
 
 from trio_ws import HandshakeError, WebSocketRequest, serve_websocket_listeners
@@ -162,27 +162,6 @@ async def test_a_client_shows_its_certificate(autojump_clock: MockClock) -> None
             certificate = requests[0].tls.getpeercert()
     assert certificate is not None
     assert certificate["subjectAltName"] == (("email", "ann@example.test"),)
-
-
-def with_alerts(context: ssl.SSLContext) -> Talk:
-    """Be a TLS server that tells its client what it does not like, as OpenSSL's own does."""
-
-    async def talk(stream: trio.abc.Stream) -> None:
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = context.wrap_bio(incoming, outgoing, server_side=True)
-        while True:
-            try:
-                tls.do_handshake()
-                tls.read(1)
-            except ssl.SSLWantReadError:
-                await stream.send_all(outgoing.read())
-                incoming.write(bytes(await stream.receive_some()))
-            except ssl.SSLError:
-                await stream.send_all(outgoing.read())
-                await trio.sleep(1)
-                return
-
-    return talk
 
 
 async def alert(network: MemoryNetwork, context: ssl.SSLContext, **arguments: Any) -> str:

@@ -237,8 +237,8 @@ class Opening:
                 why = f"{progress.phase}: {explain(exc)}"
                 raise progress.rejection or HandshakeError(why) from exc
         # A rejection whose body never came to an end is one.
-        late = HandshakeTimeout(f"{progress.phase} took longer than {timeout} s in all")
-        raise progress.rejection or late
+        late = f"{progress.phase} took longer than {timeout} s in all (Options.handshake_timeout)"
+        raise progress.rejection or HandshakeTimeout(late)
 
     async def _follow_redirects(self, route: Route) -> Accepted:
         visited: list[WebSocketURL] = []

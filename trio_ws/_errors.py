@@ -59,7 +59,9 @@ class ConnectionRejected(HandshakeError):
         return type(self), (self.status, CIMultiDict(self.headers), self.body)
 
     def __str__(self) -> str:
-        return self._answer_of("the server", _WHAT_TO_DO.get(self.status, ""))
+        hint = _WHAT_TO_DO.get(self.status, "")
+        # A server that says something knows better; but a page is not meant as an answer to us.
+        return self._answer_of("the server", hint if self.status == 200 or not self.body else "")
 
     def _answer_of(self, peer: str, hint: str) -> str:
         said = self.body[:200].decode("utf-8", "replace").strip()

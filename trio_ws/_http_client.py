@@ -71,6 +71,9 @@ class Exchange(ABC, Generic[T]):
     ``peer`` is what error messages call who answers.
     """
 
+    _why_none = ""
+    """What to look at if the peer goes without an answer."""
+
     def __init__(
         self,
         peer: str,
@@ -128,7 +131,8 @@ class Exchange(ABC, Generic[T]):
         """
         if rejection := self.rejection:
             raise rejection
-        where = "in the middle of its answer" if self._buffer.data else "without an answer"
+        without = f"without an answer{self._why_none}"
+        where = "in the middle of its answer" if self._buffer.data else without
         raise HandshakeError(f"{self.peer} closed the connection {where}") from EOFError()
 
     def request(self) -> bytes:
@@ -150,7 +154,7 @@ class Exchange(ABC, Generic[T]):
         if not b"HTTP/".startswith(start):
             if _TLS_RECORD.match(start):
                 raise HandshakeError(f"{self.peer} speaks TLS here, and not plain HTTP")
-            raise HandshakeError(f"{self.peer} does not speak HTTP")
+            raise HandshakeError(f"{self.peer} does not speak HTTP: is it the right port?")
         try:
             return self._buffer.cut_head()
         except HeadTooLarge:
@@ -222,6 +226,8 @@ class ClientHandshake(Exchange[Accepted]):
         self._key = base64.b64encode(os.urandom(16)).decode("ascii")
         fields = self._fields(url, check_request_headers(headers), origin)
         super().__init__("the server", "GET", url.target, fields, max_header_size)
+        if not url.secure and url.unix_path is None:
+            self._why_none = " (if it speaks TLS, its URL begins with wss://)"
 
     def _fields(
         self, url: WebSocketURL, given: tuple[tuple[str, str], ...], origin: str | None
