@@ -265,6 +265,17 @@ async def test_a_rejection_is_told(
     assert "the server answered 401: 'who are you?'" in capsys.readouterr().err
 
 
+async def test_what_went_wrong_is_told_without_the_password(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "gopher://proxy.test")
+    url = "ws://ann:secret@localhost/chat?key=secret"
+    assert await _connect(_parser().parse_args(["connect", url])) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("trio-ws: ws://localhost/chat: the environment variable http_proxy is")
+    assert "secret" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -179,6 +179,23 @@ def test_an_ssl_context_of_a_server_is_refused_at_the_call() -> None:
         open_websocket(SECURE_URL, ssl_context=context)
 
 
+@pytest.mark.parametrize("address", ["localhost", "", "127.0.0.1:80"])
+def test_a_local_address_is_an_ip_address(address: str) -> None:
+    with pytest.raises(ValueError, match="local_address is an IP address of this machine"):
+        open_websocket(URL, local_address=address)
+
+
+async def test_the_local_address_is_the_one_to_connect_from() -> None:
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_websocket, host="127.0.0.1")
+        server = await nursery.start(serve, echo, 0)
+        url = f"ws://127.0.0.1:{server.port}/"
+        with trio.fail_after(10):
+            async with open_websocket(url, local_address="127.0.0.3") as ws:
+                assert ws.local_address[0] == "127.0.0.3"
+        nursery.cancel_scope.cancel()
+
+
 def test_what_is_no_ssl_context_is_refused_at_the_call() -> None:
     with pytest.raises(TypeError, match=r"ssl_context is an ssl\.SSLContext, not bool"):
         open_websocket(SECURE_URL, ssl_context=True)  # type: ignore[arg-type]  # that is the point

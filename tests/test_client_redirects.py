@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from _proxies import listening
 from trio.testing import MockClock
 
 from trio_ws import (
@@ -17,6 +18,7 @@ from trio_ws import (
     HandshakeError,
     HandshakeTimeout,
     Options,
+    ProxyRejected,
     WebSocketRequest,
     open_websocket,
     open_websocket_over_stream,
@@ -177,6 +179,22 @@ async def test_what_is_no_redirect_is_a_rejection(
             async with network.open_websocket("ws://a.test/"):
                 pass
     assert caught.value.status == status
+
+
+async def test_a_proxy_redirects_nobody(autojump_clock: MockClock) -> None:
+    """What it answers is no word of the server's, so it is not for it to say."""
+
+    async def talk(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 302 Found\r\nLocation: http://b.test/\r\n\r\n")
+
+    network, there = MemoryNetwork(), Place()
+    async with world(network, b=there), listening(network, talk):
+        with pytest.raises(ProxyRejected) as caught:
+            async with network.open_websocket("ws://a.test/", proxy="http://proxy.test:3128"):
+                pass
+    assert caught.value.status == 302
+    assert there.requests == []
 
 
 async def test_all_redirects_share_one_deadline(autojump_clock: MockClock) -> None:

@@ -8,6 +8,8 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from trio_ws import (
     WebSocketRequest,
     open_websocket,
     serve_websocket_listeners,
+    serve_websocket_unix,
 )
 from trio_ws.testing import Link, MemoryNetwork, cancellations
 from trio_ws.testing._socket import open_sockets
@@ -58,6 +61,22 @@ async def hear_echo(network: MemoryNetwork, url: str, **arguments: Any) -> None:
     async with network.open_websocket(url, **arguments) as ws:
         await ws.send("hello")
         assert await ws.receive() == "hello"
+
+
+# Straight...
+
+
+async def test_no_proxy_stands_before_a_unix_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_websocket_unix, echo, tmp_path / "s"))
+        with trio.fail_after(10):
+            async with open_websocket(f"ws+unix://{tmp_path}/s") as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+        nursery.cancel_scope.cancel()
 
 
 # CONNECT...
@@ -259,7 +278,6 @@ async def test_a_socks_proxy_of_the_environment_without_the_extra_is_told(
         ("wss://a.test/", {"server_hostname": 1}, TypeError, "a str, not int"),
         ("wss://a.test/", {"server_hostname": ""}, ValueError, "no valid host name"),
         ("wss://a.test/", {"server_hostname": "b.test:443"}, ValueError, "without a port"),
-        ("wss://a.test/", {"local_address": "localhost"}, ValueError, "local_address is an IP"),
     ],
 )
 def test_an_argument_of_no_use_is_refused_at_the_call(

@@ -20,6 +20,7 @@ from ._errors import WebSocketError
 from ._routes import Routes
 from ._server import Server, serve_websocket
 from ._server_connection import Handler
+from ._url import parse_url
 from ._websocket import WebSocket
 
 
@@ -159,7 +160,7 @@ async def _connect(options: argparse.Namespace) -> int:
         info = ws.close_info
         assert info is not None
     except (WebSocketError, OSError) as exc:
-        print(f"trio-ws: {options.url}: {exc}", file=sys.stderr)
+        print(f"trio-ws: {parse_url(options.url)}: {exc}", file=sys.stderr)  # no password
         return 1
     if not info.polite:
         print(f"trio-ws: {info}", file=sys.stderr)
