@@ -12,6 +12,7 @@ COMPONENTS: Final = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "dante-server": ("danted", "sockd"),
     "microsocks": ("microsocks",),
+    "nginx": ("nginx",),
     "openssl": ("openssl",),
     "redis-server": ("redis-server",),
     "squid": ("squid",),

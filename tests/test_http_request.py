@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
 from typing import Any
@@ -9,7 +10,13 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_ws._http_request import MAX_COOKIES, RequestHead, list_header, parse_request
+from trio_ws._http_request import (
+    MAX_COOKIES,
+    RequestHead,
+    list_header,
+    parse_request,
+    read_credentials,
+)
 from trio_ws._http_response import BadRequest
 
 
@@ -289,3 +296,53 @@ def test_no_target_costs_more_than_a_moment(target: bytes) -> None:
     started = time.process_time()
     request(target=target)
     assert time.process_time() - started < 1
+
+
+# Credentials...
+
+
+def credentials(*values: bytes) -> tuple[str, str] | None:
+    headers = [(b"host", b"h"), *((b"authorization", value) for value in values)]
+    return read_credentials(parse_request(b"GET", b"/", b"1.1", headers))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("user:password", ("user", "password")),
+        ("user:pass:word", ("user", "pass:word")),
+        ("user:", ("user", "")),
+        (":", ("", "")),
+        ("grüß:ß", ("grüß", "ß")),
+    ],
+)
+def test_user_and_password_can_be_read(text: str, found: tuple[str, str]) -> None:
+    token = base64.b64encode(text.encode())
+    for scheme in (b"Basic ", b"BASIC ", b"basic   "):
+        assert credentials(scheme + token) == found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"Basic",
+        b"Basic ",
+        b"Bearer dTpw",
+        b"dTpw",
+        b"Basic dTpw dTpw",
+        b"Basic dTp",
+        b"Basic d-pw",
+        b"Basic \xff\xff",
+        b"Basic " + base64.b64encode(b"no colon"),
+        b"Basic " + base64.b64encode(b"\xff:\xff"),
+    ],
+)
+def test_what_are_no_credentials_are_none(value: bytes) -> None:
+    assert credentials(value) is None
+
+
+def test_credentials_come_once() -> None:
+    assert credentials() is None
+    assert credentials(b"Basic dTpw") == ("u", "p")
+    assert credentials(b"Basic dTpw", b"Basic dTpw") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from ipaddress import ip_network
 from typing import Any
 
 import attrs
@@ -11,11 +12,14 @@ import pytest
 
 from trio_ws._options import ANY_ORIGIN, KIB, MIB, SAME_ORIGIN, Deflate, Options
 
-LIMITS = [
-    field.name
-    for field in attrs.fields(Options)
-    if field.name not in {"compression", "allowed_origins", "on_handler_error"}
-]
+NO_LIMITS = {
+    "compression",
+    "allowed_origins",
+    "forwarded_header",
+    "on_handler_error",
+    "trusted_proxies",
+}
+LIMITS = [field.name for field in attrs.fields(Options) if field.name not in NO_LIMITS]
 
 
 def test_the_defaults_are_those_of_the_design() -> None:
@@ -30,6 +34,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert (options.max_connections, options.max_handshakes) == (10_000, 1000)
     assert options.max_connections_per_address == math.inf
     assert options.on_handler_error == "log"
+    assert options.trusted_proxies == ()
+    assert options.forwarded_header == "X-Forwarded-For"
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -148,3 +154,33 @@ def test_deflate_keeps_nothing_between_messages_by_default() -> None:
     assert deflate.server_no_context_takeover
     assert deflate.client_no_context_takeover
     assert deflate.threshold == 1024
+
+
+# Proxies...
+
+
+def test_proxies_are_addresses_networks_or_unix() -> None:
+    given = ["127.0.0.1", "10.0.0.0/8", "2001:db8::/32", "unix", ip_network("::1")]
+    options = Options(trusted_proxies=given)
+    networks = ("127.0.0.1/32", "10.0.0.0/8", "2001:db8::/32", "unix", "::1/128")
+    assert tuple(map(str, options.trusted_proxies)) == networks
+    assert options.replace(trusted_proxies=iter(given)) == options
+
+
+@pytest.mark.parametrize("value", ["proxy.example.org", "10.0.0.1/8", "", "300.0.0.1", "Unix"])
+def test_what_is_no_network_is_no_proxy(value: str) -> None:
+    """A name could be looked up by whoever answers first."""
+    with pytest.raises(ValueError, match=f"'{value}' is no address or network, as"):
+        Options(trusted_proxies=[value])
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1", ip_network("10.0.0.0/8"), [1], [b"127.0.0.1"]])
+def test_proxies_are_a_list_of_texts(value: object) -> None:
+    with pytest.raises(TypeError, match=r"put it in \[ \]|a proxy is a str"):
+        Options(trusted_proxies=value)
+
+
+@pytest.mark.parametrize("value", ["X-Real-IP", "forwarded", None])
+def test_there_are_two_headers_that_a_proxy_may_write(value: object) -> None:
+    with pytest.raises(ValueError, match="forwarded_header"):
+        Options(forwarded_header=value)

@@ -113,6 +113,11 @@ async def test_a_request_shows_what_was_asked(autojump_clock: MockClock) -> None
         assert request.origin == "http://server.test"
         assert request.subprotocols == ("chat", "news")
         assert request.tls is None
+        assert not request.secure
+        assert request.credentials is None
+        assert request.server is not None
+        assert not request.server.draining
+        assert request.server.statistics().opening == 1
         assert request.local_address[1] == 80
         assert not request.answered
         async with request.accept("news") as ws:
@@ -135,6 +140,26 @@ async def test_a_request_shows_what_was_asked(autojump_clock: MockClock) -> None
         assert (host, int(port)) == ws.local_address
         assert name
         assert ws.subprotocol == "news"
+
+
+async def test_behind_a_proxy_the_client_is_whom_the_proxy_names(
+    autojump_clock: MockClock,
+) -> None:
+    async def handler(request: WebSocketRequest) -> None:
+        assert request.credentials == ("ann", "secret")
+        await request.reject(403, body=f"{request.remote_address} {request.secure}")
+
+    options = Options(trusted_proxies=["0.0.0.0/0", "::/0"])
+    headers = {
+        "Authorization": "Basic YW5uOnNlY3JldA==",
+        "X-Forwarded-For": "203.0.113.7",
+        "X-Forwarded-Proto": "https",
+    }
+    async with open_server(handler, options=options) as connect:
+        with pytest.raises(ConnectionRejected) as caught:
+            async with connect("/", headers=headers):
+                pass
+    assert caught.value.body == b"('203.0.113.7', 0) True"
 
 
 async def test_what_was_not_sent_is_empty_or_none(autojump_clock: MockClock) -> None:
@@ -206,6 +231,7 @@ async def test_a_request_over_tls_shows_the_tls_layer_and_the_clients_certificat
 
     async def handler(request: WebSocketRequest) -> None:
         assert isinstance(request.tls, trio.SSLStream)
+        assert request.secure
         assert request.tls.version() == "TLSv1.3"
         assert request.local_address[1] == 443
         certificate = request.tls.getpeercert()

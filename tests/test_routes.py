@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -454,6 +454,78 @@ def test_a_prefix_that_is_none_is_refused(prefix: str, tmp_path: Path) -> None:
         Routes().include(prefix, Routes())
     with pytest.raises(ValueError, match="must begin with a slash and have no parameters"):
         Routes().static(prefix, tmp_path)
+
+
+# Authorizing...
+
+
+def asking(*, key: str, status: int = 401) -> Callable[[Request], Awaitable[Response | None]]:
+    """Let those in who have the key, once somebody has looked it up."""
+
+    async def authorize(request: Request) -> Response | None:
+        await trio.sleep(1)
+        if request.query.get(key):
+            return None
+        return Response(f"no {key}", status=status, headers={"X-Key": key})
+
+    return authorize
+
+
+async def test_who_is_not_authorized_gets_neither_page_nor_websocket(
+    autojump_clock: MockClock,
+) -> None:
+    routes = Routes(authorize=asking(key="one"))
+    page(routes, "/page", "page")
+    socket(routes, "/chat", "socket")
+    async with open_server(routes) as connect:
+        with pytest.raises(ConnectionRejected) as caught:
+            await talk(connect, "/chat")
+        assert (caught.value.status, caught.value.body) == (401, b"no one")
+        assert caught.value.headers["X-Key"] == "one"
+        assert await talk(connect, "/chat?one=1") == "socket"
+    async with browse(routes) as browser:
+        status, headers, body = await browser.ask("/page")
+        assert (status, headers["x-key"], body) == (401, "one", b"no one")
+        assert await browser.get("/page?one=1") == "page"
+        assert await browser.status("/other") == 404
+        assert await browser.status("/chat") == 426
+
+
+async def test_what_is_included_is_behind_both(autojump_clock: MockClock) -> None:
+    routes = Routes(authorize=asking(key="one"))
+    inner = Routes(authorize=asking(key="two", status=403))
+    page(inner, "/page", "inner")
+    socket(inner, "/chat", "socket")
+    routes.include("/inner", inner)
+    page(routes, "/page", "outer")
+    async with open_server(routes) as connect:
+        for query, status in (("", 401), ("?two=1", 401), ("?one=1", 403)):
+            with pytest.raises(ConnectionRejected, match=str(status)):
+                await talk(connect, "/inner/chat" + query)
+        assert await talk(connect, "/inner/chat?one=1&two=1") == "socket"
+    async with browse(routes) as browser:
+        assert await browser.status("/inner/page?two=1") == 401
+        assert await browser.status("/inner/page?one=1") == 403
+        assert await browser.get("/inner/page?one=1&two=1") == "inner"
+        assert await browser.get("/page?one=1") == "outer"
+
+
+@pytest.mark.parametrize("answer", [True, False, "no", 0])
+async def test_an_answer_that_is_none_lets_nobody_in(
+    answer: object, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def authorize(request: Request) -> Response | None:
+        return answer  # type: ignore[return-value]  # that is the point
+
+    routes = Routes(authorize=authorize)
+    page(routes, "/page", "page")
+    socket(routes, "/chat", "socket")
+    async with open_server(routes, on_handler_error="log") as connect:
+        with pytest.raises(ConnectionRejected, match="500"):
+            await talk(connect, "/chat")
+    async with browse(routes, on_handler_error="log") as browser:
+        assert await browser.status("/page") == 500
+    assert "return None to let somebody in" in caplog.text
 
 
 # Static files...

@@ -4,6 +4,7 @@ from types import FunctionType as _FunctionType
 
 from ._backoff import Backoff as Backoff
 from ._backoff import is_transient as is_transient
+from ._basic_auth import basic_auth as basic_auth
 from ._client import open_websocket as open_websocket
 from ._client import open_websocket_over_stream as open_websocket_over_stream
 from ._errors import ConnectionClosed as ConnectionClosed
@@ -28,13 +29,16 @@ from ._reconnect import Sessions as Sessions
 from ._reconnect import SessionsStatistics as SessionsStatistics
 from ._reconnect import open_reconnecting as open_reconnecting
 from ._request import Request as Request
+from ._request import ServerStatus as ServerStatus
 from ._request import WebSocketRequest as WebSocketRequest
 from ._routes import Routes as Routes
 from ._server import Server as Server
-from ._server import ServerStatistics as ServerStatistics
 from ._server import serve_websocket as serve_websocket
 from ._server import serve_websocket_listeners as serve_websocket_listeners
 from ._server import serve_websocket_unix as serve_websocket_unix
+from ._server_statistics import ServerStatistics as ServerStatistics
+from ._status_pages import health_page as health_page
+from ._status_pages import metrics_page as metrics_page
 from ._websocket import WebSocket as WebSocket
 from ._websocket import WebSocketStatistics as WebSocketStatistics
 from .rooms import START as START

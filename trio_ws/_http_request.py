@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -99,6 +100,35 @@ def list_header(
         raise BadRequest(400, f"the header {name} is malformed") from None
 
 
+def read_credentials(head: RequestHead) -> tuple[str, str] | None:
+    """Return user and password of Basic authentication (RFC 7617), if they can be read."""
+    values = head.headers.getall("authorization", ())
+    scheme, _, token = values[0].strip().partition(" ") if len(values) == 1 else ("", "", "")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        text = base64.b64decode(token.strip(" "), validate=True).decode()
+    except ValueError:  # no base64, or no UTF-8
+        return None
+    user, colon, password = text.partition(":")
+    return (user, password) if colon else None
+
+
+def split_host(text: str) -> tuple[str, int | None]:
+    """Split a host from its port, as in the header Host.
+
+    Raises:
+      BadRequest: it is malformed.
+    """
+    # Zones mean something on the client's machine only, and names come here encoded.
+    if not text.isascii() or "%" in text:
+        raise BadRequest(400, "the host is malformed")
+    try:
+        return split_host_port(text)
+    except ValueError:
+        raise BadRequest(400, "the host is malformed") from None
+
+
 # The parts of a request
 
 
@@ -174,15 +204,5 @@ def _authority(
     if not hosts and version == "1.1":  # RFC 9112, section 3.2
         raise BadRequest(400, "the header Host is missing")
     # A host in the target overrides the header, which has to be right nevertheless.
-    found = [_split_host(text) for text in (*hosts, from_target) if text is not None]
+    found = [split_host(text) for text in (*hosts, from_target) if text is not None]
     return found[-1] if found else None
-
-
-def _split_host(text: str) -> tuple[str, int | None]:
-    # Zones mean something on the client's machine only, and names come here encoded.
-    if not text.isascii() or "%" in text:
-        raise BadRequest(400, "the host is malformed")
-    try:
-        return split_host_port(text)
-    except ValueError:
-        raise BadRequest(400, "the host is malformed") from None

@@ -6,6 +6,7 @@ import enum
 import math
 import re
 from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal, TypeAlias
 
 import attrs
@@ -113,6 +114,34 @@ def _as_origins(value: OriginPolicy | Iterable[str | re.Pattern[str]]) -> Allowe
 _ORIGIN: Final = re.compile(r"null|[a-z][a-z0-9+.-]*://[^/?#\s]+", re.IGNORECASE)
 
 
+TrustedProxies: TypeAlias = "tuple[IPv4Network | IPv6Network | Literal['unix'], ...]"
+
+
+def _as_networks(value: Iterable[str | IPv4Network | IPv6Network]) -> TrustedProxies:
+    if isinstance(value, (str, IPv4Network, IPv6Network)):
+        raise TypeError("trusted_proxies is a list of networks: put it in [ ]")
+    networks: TrustedProxies = tuple([_as_network(each) for each in value])
+    return networks
+
+
+def _as_network(
+    value: str | IPv4Network | IPv6Network,
+) -> IPv4Network | IPv6Network | Literal["unix"]:
+    if isinstance(value, (IPv4Network, IPv6Network)):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"a proxy is a str, not {type(value).__name__}")
+    if value == "unix":
+        return "unix"
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{value!r} is no address or network, as '127.0.0.1' and '10.0.0.0/8' are,"
+            f" nor 'unix': {error}"
+        ) from None
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """Every limit and timeout of a server, a client and their connections.
@@ -179,6 +208,19 @@ class Options:
     are answered with 503; beyond all of it the connection that holds most is closed with
     1013, and what it holds is dropped. Text is counted as UTF-8. None by default: it
     depends on the machine, and the limits above bound what each connection holds."""
+    trusted_proxies: TrustedProxies = attrs.field(default=(), converter=_as_networks)
+    """Server: the proxies that are believed what they say of a client: addresses, networks
+    (``"10.0.0.0/8"``), or ``"unix"`` for whoever connects to a Unix socket. None by
+    default: the headers of everybody else are the client's own words. What they say is the
+    request's ``remote_address`` and ``secure``, the host for `SAME_ORIGIN`, and who
+    ``max_connections_per_address`` counts."""
+    forwarded_header: Literal["X-Forwarded-For", "Forwarded"] = attrs.field(
+        default="X-Forwarded-For",
+        validator=attrs.validators.in_(("X-Forwarded-For", "Forwarded")),
+    )
+    """Server: what the trusted proxies write: ``X-Forwarded-For`` with ``-Proto`` and ``-Host``,
+    or ``Forwarded`` (RFC 7239). The other one is not looked at, since a proxy passes on
+    what it does not know; what it does know it has to overwrite or append to."""
     on_handler_error: Literal["log", "raise"] = attrs.field(
         default="log", validator=attrs.validators.in_(("log", "raise"))
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 from multidict import CIMultiDictProxy, MultiDictProxy
@@ -13,25 +13,51 @@ from ._budget import Budget
 from ._deflate import accept_offers
 from ._errors import ConnectionLost
 from ._flag import Flag
+from ._forwarded import Client
 from ._http_connection import HTTPConnection
 from ._http_headers import Headers
-from ._http_request import RequestHead
+from ._http_request import RequestHead, read_credentials
 from ._http_response import Response
 from ._messages import CloseCode, CloseInfo
 from ._options import Options
+from ._server_statistics import ServerStatistics
 from ._session import Session
-from ._streams import stream_address, tls_of
+from ._streams import over_tls, stream_address, tls_of
 from ._websocket import WebSocket
+
+
+class ServerStatus(Protocol):
+    """What a request may know of the server that it came to."""
+
+    @property
+    def draining(self) -> Flag:
+        """Whether it is being drained: true, or awaited with ``draining.wait()``."""
+        ...
+
+    def statistics(self) -> ServerStatistics:
+        """Return what is open, and what has been."""
+        ...
 
 
 class Request:
     """An HTTP request: what a page handler of `Routes` gets."""
 
-    def __init__(self, head: RequestHead, stream: trio.abc.Stream) -> None:
+    def __init__(
+        self,
+        head: RequestHead,
+        stream: trio.abc.Stream,
+        *,
+        client: Client | None = None,
+        server: ServerStatus | None = None,
+    ) -> None:
         self._head = head
         self._stream = stream
+        self._server = server
         # Asked for now: once the client has gone, the socket does not know any more.
         self._remote_address = stream_address(stream, "getpeername")
+        self._secure = is_secure(stream, client)
+        if client is not None:
+            self._remote_address = client.address
         self._local_address = stream_address(stream, "getsockname")
 
     def __repr__(self) -> str:
@@ -79,7 +105,11 @@ class Request:
 
     @property
     def remote_address(self) -> Any:
-        """The client's socket address; `None` if the stream is no socket."""
+        """The client's socket address; `None` if the stream is no socket.
+
+        Behind one of ``Options.trusted_proxies`` it is the host and port that the proxy
+        tells; the port is 0 if it does not.
+        """
         return self._remote_address
 
     @property
@@ -89,8 +119,36 @@ class Request:
 
     @property
     def tls(self) -> trio.SSLStream[Any] | None:
-        """The TLS layer (``getpeercert()``, ``version()``); `None` on a plain connection."""
+        """The TLS layer (``getpeercert()``, ``version()``); `None` on a plain connection.
+
+        It is that of the connection to this server: where TLS ends at a proxy, there is none.
+        """
         return tls_of(self._stream)
+
+    @property
+    def secure(self) -> bool:
+        """Whether the client speaks TLS: to this server, or to a trusted proxy before it."""
+        return self._secure
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """User and password of Basic authentication (RFC 7617): what was sent, unchecked.
+
+        `None` if there is none that can be read. See `basic_auth`.
+        """
+        return read_credentials(self._head)
+
+    @property
+    def server(self) -> ServerStatus | None:
+        """The server that the request came to; `None` under a server of somebody else."""
+        return self._server
+
+
+def is_secure(stream: trio.abc.Stream, client: Client | None) -> bool:
+    """Whether a client speaks TLS, here or to a proxy that tells so."""
+    if client is None or client.secure is None:
+        return over_tls(stream)
+    return client.secure
 
 
 class WebSocketRequest(Request):
@@ -111,8 +169,10 @@ class WebSocketRequest(Request):
         budget: Budget | None,
         on_accept: Callable[[WebSocket], None],
         on_reject: Callable[[int], None],
+        client: Client | None = None,
+        server: ServerStatus | None = None,
     ) -> None:
-        super().__init__(head, http.stream)
+        super().__init__(head, http.stream, client=client, server=server)
         self._http = http
         self._options = options
         self._name = name
@@ -210,6 +270,7 @@ class WebSocketRequest(Request):
             deflate=deflate,
             subprotocol=subprotocol,
             request=self._head,
+            remote_address=self._remote_address,
             draining=self._draining,
             name=self._name,
             budget=self._budget,

@@ -23,6 +23,8 @@ from ._static import StaticFiles, with_slash
 
 WebSocketHandler: TypeAlias = Callable[..., Awaitable[object]]
 PageFunction: TypeAlias = Callable[..., Awaitable[Response]]
+Authorize: TypeAlias = Callable[[Request], Awaitable[Response | None]]
+"""What `Routes` ask before a page or a WebSocket: a response refuses, `None` lets in."""
 _WebSocketHandler = TypeVar("_WebSocketHandler", bound=WebSocketHandler)
 _PageFunction = TypeVar("_PageFunction", bound=PageFunction)
 
@@ -62,6 +64,21 @@ class _Pattern:
 class _Found:
     handler: Callable[..., Awaitable[Any]]
     parameters: dict[str, object]
+    guards: tuple[Authorize, ...] = ()
+
+    async def refusal(self, request: Request) -> Response | None:
+        """Ask all guards, the outermost first; return the first refusal."""
+        await trio.lowlevel.checkpoint()
+        for guard in self.guards:
+            answer = await guard(request)
+            if answer is not None:
+                if isinstance(answer, Response):
+                    return answer
+                raise TypeError(
+                    f"{guard!r} returned {type(answer).__name__}: return None to let somebody"
+                    " in, and a Response to refuse"
+                )
+        return None
 
 
 class Routes:
@@ -72,9 +89,15 @@ class Routes:
     without a sign, of up to 18 characters, ``{name:uuid}`` is a `uuid.UUID` in its usual
     form, ``{name:path}`` is all that follows. Each takes as much as it can. They arrive as
     keyword arguments.
+
+    ``authorize`` is an async function that is asked before each page and each WebSocket that
+    is found here, or in what is included here: `None` lets the request in, a `Response`
+    refuses it (to a WebSocket its status has to be 300 or more). It sees headers, cookies
+    and path, and may wait, for a database for one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, authorize: Authorize | None = None) -> None:
+        self._guards = () if authorize is None else (authorize,)
         self._websockets: list[_Route | _Inclusion] = []
         self._pages: list[_Route | _Inclusion] = []
 
@@ -140,8 +163,12 @@ class Routes:
         found = self._find_websocket(request.path)
         if found is None:
             await request.reject(404, body="there is no WebSocket here\n")
-        else:
-            await found.handler(request, **found.parameters)
+            return
+        refusal = await found.refusal(request) if found.guards else None
+        if refusal is not None:
+            await reject(request, refusal)
+            return
+        await found.handler(request, **found.parameters)
 
     async def respond(self, request: Request) -> Response:
         """Answer a request for a page: 404, 405, or 426 where only a WebSocket is."""
@@ -153,6 +180,9 @@ class Routes:
             return NOT_FOUND
         if request.method not in ("GET", "HEAD"):
             return _METHOD_NOT_ALLOWED
+        refusal = await found.refusal(request) if found.guards else None
+        if refusal is not None:
+            return refusal
         response = await found.handler(request, **found.parameters)
         if not isinstance(response, Response):
             raise TypeError(
@@ -188,7 +218,7 @@ class Routes:
             else:
                 continue
             if found is not None:
-                return found
+                return attrs.evolve(found, guards=self._guards + found.guards)
         return None
 
     def _descendants(self) -> Iterator[Routes]:
@@ -196,6 +226,11 @@ class Routes:
             if isinstance(entry, _Inclusion):
                 yield entry.routes
                 yield from entry.routes._descendants()
+
+
+async def reject(request: WebSocketRequest, refusal: Response) -> None:
+    """Answer a request for a WebSocket with a refusal."""
+    await request.reject(refusal.status, body=refusal.body, headers=refusal.headers)
 
 
 @attrs.frozen

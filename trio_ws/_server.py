@@ -25,7 +25,6 @@ import ssl
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
 import trio
 
 from ._flag import Flag
@@ -40,29 +39,8 @@ from ._listeners import (
 from ._messages import CloseCode, check_close
 from ._options import Options
 from ._server_connection import Handler, ServerConnection, ServerState
+from ._server_statistics import ServerStatistics
 from ._websocket import WebSocket
-
-
-@attrs.frozen
-class ServerStatistics:
-    """What `Server.statistics` returns: a snapshot, and counts since the start."""
-
-    connections: int
-    """WebSockets that are open."""
-    opening: int
-    """TCP connections whose first request is yet to be answered."""
-    accepted: int
-    """WebSockets so far."""
-    rejected: dict[int, int]
-    """Requests that were refused, by HTTP status."""
-    close_codes: dict[int, int]
-    """WebSockets that have ended, by close code."""
-    handler_errors: int
-    """Handlers that failed."""
-    accept_failures: int
-    """Attempts to accept a connection for which the system had no descriptor or memory."""
-    memory: int
-    """Bytes in use of `Options.memory_budget`; 0 if there is none."""
 
 
 class Server:
@@ -110,17 +88,7 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Return what is open, and what has been."""
-        state = self._state
-        return ServerStatistics(
-            connections=len(self.connections),
-            opening=len(state.opening),
-            accepted=state.accepted,
-            rejected=dict(state.rejected),
-            close_codes=dict(state.close_codes),
-            handler_errors=state.handler_errors,
-            accept_failures=state.accept_failures,
-            memory=0 if state.budget is None else state.budget.used,
-        )
+        return self._state.statistics()
 
     async def drain(
         self,

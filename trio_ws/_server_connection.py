@@ -16,13 +16,15 @@ from ._connection import new_id
 from ._errors import ConnectionClosed, JoinRefused, find_refusal
 from ._files import NOT_FOUND, OpenFile, open_file
 from ._flag import Flag
+from ._forwarded import Client, find_client, is_trusted
 from ._http_connection import HTTPConnection
 from ._http_request import RequestHead
 from ._http_response import BadRequest, Response
 from ._messages import CloseCode
 from ._options import Options
-from ._request import Request, WebSocketRequest
-from ._streams import LINGER_TIME, READ_SIZE, linger, network_of, over_tls, stream_address
+from ._request import Request, WebSocketRequest, is_secure
+from ._server_statistics import ServerStatistics, Traffic
+from ._streams import LINGER_TIME, READ_SIZE, linger, network_of, stream_address
 from ._upgrade import check_upgrade, origin_allowed
 from ._websocket import WebSocket
 
@@ -68,6 +70,9 @@ class ServerState:
     handler_errors: int = 0
     accept_failures: int = 0
     rejected: Counter[int] = attrs.field(factory=Counter)
+    pages: Counter[int] = attrs.field(factory=Counter)
+    traffic: Traffic = attrs.field(factory=Traffic)
+    """Of the WebSockets that have ended."""
     close_codes: Counter[int] = attrs.field(factory=Counter)
     budget: Budget | None = attrs.field(
         init=False,
@@ -101,9 +106,7 @@ class ServerState:
         self.opening.discard(connection)
         if connection in self.admitted:
             self.admitted.discard(connection)
-            self.networks[connection.network] -= 1
-            if not self.networks[connection.network]:
-                del self.networks[connection.network]
+            self._count_network(connection.network, -1)
         self.wake()
 
     def stop(self, code: int, reason: str) -> None:
@@ -111,6 +114,53 @@ class ServerState:
         if not self.draining:
             self.goodbye = code, reason
             self.draining.set()
+
+    def move(self, connection: ServerConnection, host: str | None) -> bool:
+        """Count a connection for another address: a proxy tells for whom it speaks now.
+
+        Return whether that address may have one more.
+        """
+        network = None if host is None else network_of(host)
+        if network != connection.network:
+            most = self.options.max_connections_per_address
+            if network is not None and self.networks[network] >= most:
+                return False
+            self._count_network(connection.network, -1)
+            self._count_network(network, +1)
+        connection.host, connection.network = host, network
+        return True
+
+    def _count_network(self, network: str | None, change: int) -> None:
+        self.networks[network] += change
+        if not self.networks[network]:
+            del self.networks[network]
+
+    def end(self, ws: WebSocket) -> None:
+        """Count what has become of a WebSocket."""
+        code = ws.close_info.code if ws.close_info else CloseCode.ABNORMAL
+        self.close_codes[code] += 1
+        _add_traffic(self.traffic, ws)
+
+    def statistics(self) -> ServerStatistics:
+        """Return what is open, and what has been."""
+        traffic = attrs.evolve(self.traffic)
+        live = [each.websocket for each in self.connections if each.websocket and each.busy]
+        for ws in live:
+            _add_traffic(traffic, ws)
+        return ServerStatistics(
+            connections=sum(ws.close_info is None for ws in live),
+            opening=len(self.opening),
+            accepted=self.accepted,
+            rejected=dict(self.rejected),
+            close_codes=dict(self.close_codes),
+            handler_errors=self.handler_errors,
+            accept_failures=self.accept_failures,
+            memory=0 if self.budget is None else self.budget.used,
+            pages=dict(self.pages),
+            **attrs.asdict(traffic),
+            unread_bytes=sum(ws._inbox.size for ws in live),
+            queued_bytes=sum(ws._outbox.size for ws in live),
+        )
 
     def wake(self) -> None:
         """Let `wait_until` look again."""
@@ -122,6 +172,14 @@ class ServerState:
             await self._waiting.park()
 
 
+def _add_traffic(traffic: Traffic, ws: WebSocket) -> None:
+    connection = ws._connection
+    traffic.messages_received += connection.messages_received
+    traffic.messages_sent += connection.messages_sent
+    traffic.bytes_received += connection.bytes_received
+    traffic.bytes_sent += connection.bytes_sent
+
+
 class ServerConnection:
     """A client's TCP connection, from accept to the end."""
 
@@ -131,8 +189,12 @@ class ServerConnection:
         """Whether a handler is at work."""
         self.websocket: WebSocket | None = None
         self.scope = trio.CancelScope()
-        address = stream_address(stream, "getpeername")
-        self.host: str | None = address[0] if isinstance(address, tuple) else None
+        self._peer = peer = stream_address(stream, "getpeername")
+        self._proxied = is_trusted(peer, state.options)
+        self.host: str | None = None
+        """The address that it is counted for: a proxy's clients are not counted as one."""
+        if isinstance(peer, tuple) and not self._proxied:
+            self.host = peer[0]
         self.network = None if self.host is None else network_of(self.host)
         self._stream = stream
         self._state = state
@@ -196,18 +258,29 @@ class ServerConnection:
 
     async def _answer(self, head: RequestHead) -> None:
         handler = self._state.handler
+        client = self._find_client(head) if self._proxied else None
+        if client is not None:
+            head = attrs.evolve(head, authority=client.authority)
         if isinstance(handler, PageHandler) and not head.upgrade:
-            await self._serve_page(handler, Request(head, self._stream))
+            request = Request(head, self._stream, client=client, server=self._state)
+            await self._serve_page(handler, request)
             return
         check_upgrade(head)
-        secure = over_tls(self._stream)
+        secure = is_secure(self._stream, client)
         if not origin_allowed(head, self._options.allowed_origins, secure):
             raise BadRequest(403, "this origin is not allowed")
         if self._state.draining:
             raise BadRequest(503, "draining", _COME_BACK)
         if self._state.budget is not None and self._state.budget.crowded:
             raise BadRequest(503, "out of memory", _COME_BACK)
-        await self._run_handler(head)
+        await self._run_handler(head, client)
+
+    def _find_client(self, head: RequestHead) -> Client:
+        client = find_client(head, self._peer, self._options)
+        host = None if client.address is self._peer else client.address[0]
+        if not self._state.move(self, host):
+            raise BadRequest(503, "too many connections from this address", _COME_BACK)
+        return client
 
     async def _serve_page(self, handler: PageHandler, request: Request) -> None:
         self._allow(math.inf)
@@ -223,7 +296,7 @@ class ServerConnection:
             self._set_idle()
             self._let_escape()
 
-    async def _run_handler(self, head: RequestHead) -> None:
+    async def _run_handler(self, head: RequestHead, client: Client | None) -> None:
         request = WebSocketRequest(
             head,
             self._http,
@@ -233,6 +306,8 @@ class ServerConnection:
             budget=self._state.budget,
             on_accept=self._on_accept,
             on_reject=self._count_rejection,
+            client=client,
+            server=self._state,
         )
         self.busy = True
         refusal = BadRequest(403, "forbidden")
@@ -249,8 +324,8 @@ class ServerConnection:
         finally:
             self._set_idle()
             self._unanswered = not request.expire()
-            if self.websocket is not None and self.websocket.close_info is not None:
-                self._state.close_codes[self.websocket.close_info.code] += 1
+            if self.websocket is not None:
+                self._state.end(self.websocket)
         try:
             if self._unanswered:
                 await self._refuse(refusal)
@@ -316,10 +391,13 @@ class ServerConnection:
                 await self._send_file(file, close=close)
                 return
             response = NOT_FOUND
+        if request is not None:
+            self._state.pages[response.status] += 1
         await self._write(self._http.protocol.respond(response, close=close))
 
     async def _send_file(self, file: OpenFile, *, close: bool) -> None:
         http = self._http.protocol
+        self._state.pages[file.head.status] += 1
         with file:
             await self._write(http.begin(file.head, file.length, close=close))
             self._allow(math.inf)  # a slow disk is not the client's fault
@@ -353,7 +431,8 @@ class ServerConnection:
     def _log(self, level: int, event: str, *details: object, exc_info: Any = None) -> None:
         """Write a line; nothing in it is in the peer's words."""
         message = f"connection %s from %s: {event}"
-        logger.log(level, message, self.id, self.host, *details, exc_info=exc_info)
+        host = self.host or (self._peer[0] if isinstance(self._peer, tuple) else None)
+        logger.log(level, message, self.id, host, *details, exc_info=exc_info)
 
 
 def _make_budget(options: Options) -> Budget | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
+from typing import Any
 
 import trio
 
@@ -39,6 +40,7 @@ class Session:
         deflate: DeflateParameters | None = None,
         subprotocol: str | None = None,
         request: RequestHead | None = None,
+        remote_address: Any = None,
         draining: Flag | None = None,
         name: str | None = None,
         budget: Budget | None = None,
@@ -53,7 +55,7 @@ class Session:
             subprotocol=subprotocol,
             request=request,
             local_address=stream_address(stream, "getsockname"),
-            remote_address=stream_address(stream, "getpeername"),
+            remote_address=remote_address or stream_address(stream, "getpeername"),
             draining=Flag() if draining is None else draining,
         )
         self._manager = trio.open_nursery()
