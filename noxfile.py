@@ -84,6 +84,9 @@ _STARTABLE = [
     "start",
     "stay",
     "stay_with_peer",
+    "run",
+    "run_client",
+    "run_clients",
 ]
 _ASYNC_RULES = [
     "--enable=ASYNC",
@@ -95,19 +98,24 @@ _ASYNC_RULES = [
 _CHECKPOINT_RULES = ["--enable=ASYNC910,ASYNC911,ASYNC912,ASYNC913"]
 # What only our own modules await may return at once: see the costs in docs/explanation.
 _MACHINE_ROOM = {
+    "_broker",
     "_cli",
     "_connection",
+    "_delivering",
     "_embedded",
     "_http_connection",
     "_inbox",
     "_keepalive",
+    "_link",
     "_linked_nursery",
     "_listeners",
     "_outbox",
+    "_outgoing",
     "_pace",
     "_registry",
     "_relay",
     "_server_connection",
+    "_service",
     "_streams",
     "_transport",
 }

@@ -7,6 +7,8 @@ from ._backoff import is_transient as is_transient
 from ._basic_auth import basic_auth as basic_auth
 from ._client import open_websocket as open_websocket
 from ._client import open_websocket_over_stream as open_websocket_over_stream
+from ._errors import BrokerDown as BrokerDown
+from ._errors import BrokerOverflow as BrokerOverflow
 from ._errors import ConnectionClosed as ConnectionClosed
 from ._errors import ConnectionEnded as ConnectionEnded
 from ._errors import ConnectionLost as ConnectionLost

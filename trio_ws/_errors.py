@@ -11,7 +11,9 @@
     │   ├── ConnectionEnded                             also trio.EndOfChannel
     │   └── ConnectionLost                              also trio.BrokenResourceError
     ├── ProtocolViolation(code)                         the cause of a ConnectionLost
-    └── JoinRefused(room, reason, code)                 a limit of Rooms, or your hook
+    ├── JoinRefused(room, reason, code)                 a limit of Rooms, or your hook
+    └── BrokerDown(reason, uncertain)               rooms that span processes, without Redis
+        └── BrokerOverflow                          too much waits for it already
 
 Wrong use by the caller is a `TypeError` or a `ValueError`; a second task in
 ``receive()`` a `trio.BusyResourceError`; use after one's own ``aclose()`` a
@@ -181,6 +183,30 @@ class JoinRefused(WebSocketError):
 
     def __str__(self) -> str:
         return f"room {self.room!r}: {self.reason}"
+
+
+class BrokerDown(WebSocketError):
+    """What connects rooms across processes cannot be reached, or refuses to work.
+
+    ``uncertain``: whether the message may have been published all the same. If not, it
+    can be published again without doubling it.
+    """
+
+    def __init__(self, reason: str, *, uncertain: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.uncertain = uncertain
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (type(self), self.reason, self.uncertain)
+
+
+class BrokerOverflow(BrokerDown):
+    """So many publications wait for the broker that this one was not taken."""
+
+
+def _remake(kind: type[BrokerDown], reason: str, uncertain: bool) -> BrokerDown:
+    return kind(reason, uncertain=uncertain)
 
 
 def find_refusal(error: BaseException | None) -> JoinRefused | None:

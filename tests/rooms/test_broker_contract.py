@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 import trio
 from _helpers import settle
+from _redis import open_broker_on, redis_server
 
 from trio_ws._messages import PreparedMessage
 from trio_ws.rooms import (
@@ -34,7 +35,14 @@ async def embedded(history: History | None) -> AsyncIterator[Broker]:
     yield EmbeddedBroker(history)
 
 
-BROKERS: list[OpenBroker] = [embedded]
+@asynccontextmanager
+async def redis(history: History | None) -> AsyncIterator[Broker]:
+    with redis_server() as server:
+        async with open_broker_on(server.url, history=history) as broker:
+            yield broker
+
+
+BROKERS: list[OpenBroker] = [embedded, redis]
 
 
 @pytest.fixture(params=BROKERS)

@@ -103,6 +103,11 @@ class Broker(Protocol):
     immediate: bool
     """Whether ``publish_nowait`` can be used."""
 
+    @property
+    def degraded(self) -> str | None:
+        """What keeps messages from reaching other processes; `None`: nothing."""
+        ...
+
     def bind(self, sink: Sink) -> None:
         """Deliver to this manager from now on. Called once, before anything else."""
         ...
@@ -112,6 +117,9 @@ class Broker(Protocol):
 
         Called for closed rooms only, and not twice at a time for the same. Need not be a
         checkpoint. If it raises or is cancelled, the room is still closed.
+
+        Raises:
+          BrokerDown: it cannot be done now.
         """
         ...
 
@@ -125,6 +133,9 @@ class Broker(Protocol):
         Return what became of it in this process. Need not be a checkpoint.
 
         If cancelled: it was published, or not, but then in no room.
+
+        Raises:
+          BrokerDown: it cannot be done now, or nobody knows whether it was done.
         """
         ...
 
@@ -148,6 +159,14 @@ class Broker(Protocol):
     @property
     def history_memory(self) -> int:
         """How much memory they take, in bytes."""
+        ...
+
+    def check(self, meta: Any) -> None:
+        """Check that presence can tell others of this `Occupant.meta`.
+
+        Raises:
+          TypeError: it cannot.
+        """
         ...
 
     def enter(self, room: str, occupant: Occupant) -> None:

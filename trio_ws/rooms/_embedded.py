@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import trio
 
@@ -16,6 +17,7 @@ class EmbeddedBroker:
     """A `Broker` without a network: what is published is delivered before ``publish`` returns."""
 
     immediate = True
+    degraded: str | None = None
 
     def __init__(self, history: History | None = None, *, max_memory: float = math.inf) -> None:
         self._store = HistoryStore(history, max_memory)
@@ -85,6 +87,9 @@ class EmbeddedBroker:
         return self._store.memory
 
     # Presence...
+
+    def check(self, meta: Any) -> None:
+        """Take any: it stays in this process."""
 
     def enter(self, room: str, occupant: Occupant) -> None:
         """Let presence know of somebody."""

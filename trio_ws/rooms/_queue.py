@@ -104,6 +104,11 @@ class Delivery:
         if not self._expected and self._settled is not None:
             self._settled.set()
 
+    def abandon(self) -> None:
+        """Let those miss the message who have not taken it yet: nobody waits for them."""
+        for ticket in tuple(self._expected):
+            ticket.queue.withdraw(ticket)
+
     async def wait(self) -> None:
         """Wait until all have taken the message, or never will; let others run in any case.
 
@@ -116,8 +121,7 @@ class Delivery:
         try:
             await self._settled.wait()
         finally:
-            for ticket in tuple(self._expected):
-                ticket.queue.withdraw(ticket)
+            self.abandon()
 
 
 class Queue:

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 import trio
 
-from .._errors import JoinRefused
+from .._errors import BrokerDown, JoinRefused
 from .._messages import CloseCode, PreparedMessage
 from .._options import MIB, _limit, _positive
 from ._broker import Broker, Publication, Replay
@@ -81,19 +81,25 @@ class Registry:
         room = self.rooms.get(name)
         if room is None:
             if len(self.rooms) >= self._limits.max_rooms:
-                raise _full(name, f"there are {len(self.rooms)} rooms already")
+                raise _busy_now(name, f"there are {len(self.rooms)} rooms already")
             room = self.rooms[name] = Room(name)
         room.holds += 1
         try:
             if not room.open:
                 async with room.opening:
                     if not room.open:
-                        await self.broker.open(name)
+                        await self._open(name)
                         room.open = True
         except BaseException:
             self.release(room)
             raise
         return room
+
+    async def _open(self, name: str) -> None:
+        try:
+            await self.broker.open(name)
+        except BrokerDown as exc:  # peers may be told of it, so no address and no details
+            raise _busy_now(name, "the room cannot be opened now") from exc
 
     @trio.lowlevel.enable_ki_protection
     def release(self, room: Room) -> None:
@@ -173,7 +179,7 @@ class Registry:
             return
         for room in new:
             if room.members >= self._limits.max_members:
-                raise _full(room.name, f"{room.members} members are in it already")
+                raise _busy_now(room.name, f"{room.members} members are in it already")
         self._check_count(recipient, [room.name for room in new])
 
     def _check_count(self, recipient: Recipient, new: Sequence[str]) -> None:
@@ -319,6 +325,7 @@ class Registry:
             ),
             history_messages=self.broker.history_messages,
             history_memory=self.broker.history_memory,
+            degraded=self.broker.degraded,
         )
 
 
@@ -335,7 +342,7 @@ def _deliver(
     delivery.taken += taken
 
 
-def _full(room: str, reason: str) -> JoinRefused:
+def _busy_now(room: str, reason: str) -> JoinRefused:
     """Make the refusal of one that may come back when others have left."""
     return JoinRefused(room, reason, CloseCode.TRY_AGAIN_LATER)
 

@@ -128,7 +128,8 @@ class Rooms:
 
         and whatever ``on_join`` does. Raises at once:
 
-          TypeError: ``ws`` is no `WebSocket`, or a room's name no string.
+          TypeError: ``ws`` is no `WebSocket`, a room's name no string, or ``meta`` nothing
+              that rooms which span processes can tell others of.
           ValueError: ``buffer`` or ``buffer_bytes`` is no positive number.
 
         If cancelled: it has entered none of the rooms.
@@ -141,6 +142,7 @@ class Rooms:
         self._note_token()
         if not (name is None or isinstance(name, str)):
             raise TypeError(f"the name of a member is a str, not {type(name).__name__}")
+        self._broker.check(meta)
         return Joining(
             self._registry, ws, check_names(rooms), terms, name=name, meta=meta, since=since
         )
@@ -205,6 +207,8 @@ class Rooms:
 
         Raises:
           TypeError, ValueError: the codec has no place for the data. Nothing was sent.
+          BrokerDown: the rooms span processes, and cannot reach the others.
+          BrokerOverflow: likewise, and too much waits for that already.
 
         If cancelled: the message was published, or not at all. Members with
           `Overflow.WAIT` that had not taken it yet miss it.
@@ -309,6 +313,16 @@ class Rooms:
         while somebody in this process is in the room.
         """
         return tuple(kept for kept in self._broker.history(room) if kept.only is None)
+
+    @property
+    def degraded(self) -> str | None:
+        """What keeps messages from reaching other processes, in words for an operator.
+
+        `None`: nothing; without other processes, always. Meanwhile members stay connected
+        and in their rooms, and `publish` waits, or delivers in this process alone: see
+        `trio_ws.redis.open_rooms`.
+        """
+        return self._broker.degraded
 
     def statistics(self) -> RoomsStatistics:
         """Return the counters and queue lengths of this moment, for this process."""

@@ -86,6 +86,8 @@ class RoomsStatistics:
     """Messages that are kept for ``since=``."""
     history_memory: int
     """Bytes of memory for these, as `RoomLimits.max_history_memory` counts them."""
+    degraded: str | None = None
+    """What keeps messages from reaching other processes; see `Rooms.degraded`."""
 
 
 @attrs.frozen(kw_only=True)
