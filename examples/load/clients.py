@@ -1,0 +1,123 @@
+"""Load: thousands of clients in one process, and what they took.
+
+::
+
+    python examples/echo/server.py
+    python examples/load/clients.py ws://127.0.0.1:8000/echo --count 2000
+
+So many clients a second connect. Each sends a message every so often, and waits for its echo.
+Whoever is disconnected comes back, so the server may be restarted under load. In the end:
+how long echoes took, how often a connection was lost, and how much memory and CPU it was.
+
+A connection is a descriptor: the limit is raised as far as it may be (``ulimit -Hn``). And from
+one address some 28,000 connections can be made to one address and port.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import resource
+from pathlib import Path
+from statistics import quantiles
+
+import attrs
+import trio
+
+from trio_ws import ConnectionClosed, Options, WebSocket, open_reconnecting
+
+OPTIONS = Options(compression=None)
+
+
+@attrs.define
+class Load:
+    """What the clients do, and what came of it."""
+
+    url: str
+    interval: float
+    connected: int = 0
+    lost: int = 0
+    echoes: list[float] = attrs.field(factory=list[float])
+
+    async def run(self, count: int, rate: float, seconds: float) -> None:
+        """Let so many connect, so many a second, and stay for a while."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(self.be_client)
+                await trio.sleep(1 / rate)
+            await trio.sleep(seconds)
+            nursery.cancel_scope.cancel(reason="time is up")
+
+    async def be_client(self) -> None:
+        """Stay connected until cancelled."""
+        async with open_reconnecting(self.url, options=OPTIONS) as sessions:
+            async for ws in sessions:
+                self.connected += 1
+                try:
+                    with contextlib.suppress(ConnectionClosed):
+                        await self.ask_for_echoes(ws)
+                    self.lost += 1
+                finally:
+                    self.connected -= 1
+
+    async def ask_for_echoes(self, ws: WebSocket) -> None:
+        """Ask until the connection ends."""
+        while True:
+            started = trio.current_time()
+            await ws.send("hello")
+            await ws.receive()
+            self.echoes.append(trio.current_time() - started)
+            await trio.sleep(self.interval)
+
+
+def allow_descriptors() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def memory() -> int:
+    """Return the bytes that this process has in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description="Be thousands of clients.")
+    parser.add_argument("url", nargs="?", default="ws://127.0.0.1:8000/echo")
+    parser.add_argument("--count", type=int, default=2000, help="default: %(default)s")
+    parser.add_argument("--rate", type=float, default=500, help="per second: %(default)s")
+    parser.add_argument("--interval", type=float, default=10, help="seconds: %(default)s")
+    parser.add_argument("--seconds", type=float, default=30, help="default: %(default)s")
+    args = parser.parse_args()
+
+    allow_descriptors()
+    load = Load(args.url, args.interval)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load.run, args.count, args.rate, args.seconds)
+        await measure(load, args.count, args.count / args.rate, args.seconds)
+
+
+async def measure(load: Load, count: int, start: float, seconds: float) -> None:
+    """Look at the second half of the time, when all have connected."""
+    memory_before = memory()
+    await trio.sleep(start + seconds / 2)
+    cpu_before, echoes_before = cpu(), len(load.echoes)
+    await trio.sleep(seconds / 3)
+    used, echoes = cpu() - cpu_before, len(load.echoes) - echoes_before
+
+    print(f"{load.connected} of {count} connected; {load.lost} connections lost")
+    print(f"{(memory() - memory_before) / count / 1024:.1f} KiB of memory per client")
+    print(f"{used * 3 / seconds:.1%} of a CPU for {echoes * 3 / seconds:.0f} echoes a second")
+    if len(load.echoes) > 1:
+        times = quantiles(load.echoes, n=100)
+        print(f"echoes: median {times[49] * 1000:.1f} ms, 99 % within {times[98] * 1000:.1f} ms")
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        trio.run(main)
