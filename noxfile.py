@@ -285,6 +285,14 @@ def hostile(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def chaos(session: nox.Session) -> None:
+    """Kill servers, proxies and links under 50 reconnecting clients; 5 minutes, or ``-- 1``."""
+    _install(session, "test")
+    minutes = session.posargs[0] if session.posargs else "5"
+    session.run("python", "tests/chaos/run.py", "--minutes", minutes)
+
+
+@nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Let coverage guide bytes into each parser, for a minute or so many seconds: ``-- 600``."""
     _install(session, "test", "fuzz")

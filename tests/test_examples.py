@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import subprocess
@@ -102,6 +103,22 @@ async def test_hello_greets_whom_its_client_names() -> None:
     assert world.stdout.decode().splitlines() == ["Hello World!"]
     assert nobody.returncode == 1
     assert nobody.stderr.decode().startswith(f"No answer from {server.url}: ")
+
+
+async def test_thousands_of_clients_fit_into_one_process_and_little_memory() -> None:
+    count = 2000 if "CI" in os.environ else 300  # the others would like to run, too
+    async with start_example("echo") as server:
+        load = [sys.executable, "examples/load/clients.py", f"ws://127.0.0.1:{server.port}/echo"]
+        sizes = ["--count", str(count), "--rate", "1000", "--interval", "1", "--seconds", "2"]
+        run = await trio.run_process([*load, *sizes], cwd=ROOT, capture_stdout=True)
+
+    connected, memory, used, echoes = run.stdout.decode().splitlines()
+    assert connected == f"{count} of {count} connected; 0 connections lost"
+    size = re.fullmatch(r"([\d.]+) KiB of memory per client", memory)
+    assert size is not None
+    assert float(size[1]) < 50  # 38.6 were measured, 29 of them the connection's
+    assert re.fullmatch(r"[\d.]+% of a CPU for \d+ echoes a second", used)
+    assert re.fullmatch(r"echoes: median [\d.]+ ms, 99 % within [\d.]+ ms", echoes)
 
 
 async def test_echo_page_gets_text_as_text_and_bytes_as_bytes(devtools: str) -> None:

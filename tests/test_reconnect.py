@@ -697,17 +697,37 @@ async def test_a_url_of_no_use_that_is_made_later_ends_the_loop(
 
 
 async def test_all_else_goes_to_each_session(autojump_clock: MockClock) -> None:
+    """Through a proxy, which knows nothing of that."""
+
     async def choose(service: Service, request: WebSocketRequest) -> None:
         async with request.accept(request.subprotocols[1]) as ws:
             await ws.wait_closed()
 
+    async def tunnel(stream: trio.SocketStream) -> None:
+        async with RawPeer(stream, client=False) as peer, trio.open_nursery() as nursery:
+            await peer.receive_head()
+            await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+            there = await service.network.connect(HOST, 443)
+            for source, sink in ((stream, there), (there, stream)):
+                nursery.start_soon(pump, source, sink)
+
+    async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in source:
+                await sink.send_all(data)
+        await sink.aclose()
+
     async with serving(choose, tls=True) as service:
+        listener = service.network.listen("proxy.test", 3128)
+        service.nursery.start_soon(trio.serve_listeners, tunnel, [listener])
         async with open_reconnecting(
             f"wss://{HOST}/feed",
             subprotocols=iter(["a", "b"]),
             headers=iter([("X-One", "1")]),
             origin=f"https://{HOST}",
             ssl_context=service.network.client_context,
+            server_hostname=HOST,
+            proxy="http://proxy.test:3128",
             options=Options(compression=None),
             retry=EXACT,
         ) as sessions:
@@ -753,6 +773,7 @@ def test_an_argument_of_no_use_is_refused_at_the_call(
 
 def test_a_context_can_go_with_a_url_that_is_not_known_yet() -> None:
     open_reconnecting(lambda: "wss://example.test/", ssl_context=ssl.create_default_context())
+    open_reconnecting(lambda: "wss://example.test/", server_hostname="example.org")
 
 
 # What can be seen of it...
@@ -873,14 +894,12 @@ async def test_who_leaves_the_block_ends_the_waiting_of_another_task(
     after: float,
 ) -> None:
     raised: list[Exception] = []
-    async with (
-        serving(_hesitate, started=started),
-        trio.open_nursery() as nursery,
-        open_reconnecting(url, retry=EXACT) as sessions,
-    ):
-        nursery.start_soon(_next, sessions, raised)
-        await trio.sleep(after)
-    assert len(raised) == 1
+    async with serving(_hesitate, started=started) as service:
+        async with open_reconnecting(url, retry=EXACT) as sessions:
+            service.nursery.start_soon(_next, sessions, raised)
+            await trio.sleep(after)
+        await trio.sleep(after)  # the question is the user's, and takes its time
+        assert len(raised) == 1
 
 
 # Cancelled everywhere...

@@ -34,25 +34,27 @@ class Load:
     """What the clients do, and what came of it."""
 
     url: str
+    count: int
     interval: float
     connected: int = 0
     lost: int = 0
     echoes: list[float] = attrs.field(factory=list[float])
+    complete: trio.Event = attrs.field(factory=trio.Event)
 
-    async def run(self, count: int, rate: float, seconds: float) -> None:
-        """Let so many connect, so many a second, and stay for a while."""
+    async def run(self, rate: float) -> None:
+        """Let so many a second connect, and stay until cancelled."""
         async with trio.open_nursery() as nursery:
-            for _ in range(count):
+            for _ in range(self.count):
                 nursery.start_soon(self.be_client)
                 await trio.sleep(1 / rate)
-            await trio.sleep(seconds)
-            nursery.cancel_scope.cancel(reason="time is up")
 
     async def be_client(self) -> None:
         """Stay connected until cancelled."""
         async with open_reconnecting(self.url, options=OPTIONS) as sessions:
             async for ws in sessions:
                 self.connected += 1
+                if self.connected == self.count:
+                    self.complete.set()
                 try:
                     with contextlib.suppress(ConnectionClosed):
                         await self.ask_for_echoes(ws)
@@ -96,25 +98,24 @@ async def main() -> None:
     args = parser.parse_args()
 
     allow_descriptors()
-    load = Load(args.url, args.interval)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(load.run, args.count, args.rate, args.seconds)
-        await measure(load, args.count, args.count / args.rate, args.seconds)
-
-
-async def measure(load: Load, count: int, start: float, seconds: float) -> None:
-    """Look at the second half of the time, when all have connected."""
+    load = Load(args.url, args.count, args.interval)
     memory_before = memory()
-    await trio.sleep(start + seconds / 2)
-    cpu_before, echoes_before = cpu(), len(load.echoes)
-    await trio.sleep(seconds / 3)
-    used, echoes = cpu() - cpu_before, len(load.echoes) - echoes_before
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load.run, args.rate)
+        with trio.move_on_after(args.count / args.rate + 60):
+            await load.complete.wait()
+        cpu_before, echoes_before = cpu(), len(load.echoes)
+        await trio.sleep(args.seconds)
+        used, echoes = cpu() - cpu_before, load.echoes[echoes_before:]
+        size = (memory() - memory_before) / args.count / 1024
+        print(f"{load.connected} of {args.count} connected; {load.lost} connections lost")
+        print(f"{size:.1f} KiB of memory per client")
+        nursery.cancel_scope.cancel(reason="time is up")
 
-    print(f"{load.connected} of {count} connected; {load.lost} connections lost")
-    print(f"{(memory() - memory_before) / count / 1024:.1f} KiB of memory per client")
-    print(f"{used * 3 / seconds:.1%} of a CPU for {echoes * 3 / seconds:.0f} echoes a second")
-    if len(load.echoes) > 1:
-        times = quantiles(load.echoes, n=100)
+    rate = len(echoes) / args.seconds
+    print(f"{used / args.seconds:.1%} of a CPU for {rate:.0f} echoes a second")
+    if len(echoes) > 1:
+        times = quantiles(echoes, n=100)
         print(f"echoes: median {times[49] * 1000:.1f} ms, 99 % within {times[98] * 1000:.1f} ms")
 
 

@@ -264,7 +264,9 @@ class Outcome:
 _LEFT: Final = ("descriptors", "tasks")
 
 
-async def run(seconds: float, count: int, seed: int, *, with_link: bool) -> Outcome:
+async def run(
+    seconds: float, count: int, seed: int, *, with_link: bool, silent: float = SILENCE
+) -> Outcome:
     """Let chaos reign for so long, then look at what so many followers have."""
     hub = Hub()
     async with contextlib.AsyncExitStack() as stack:
@@ -293,7 +295,7 @@ async def run(seconds: float, count: int, seed: int, *, with_link: bool) -> Outc
         started = trio.current_time()
         report = await _catch_up(followers, hub.sent)
         caught_up_after = trio.current_time() - started
-        silence = await _be_silent(relay, followers)
+        silence = await _be_silent(relay, followers, silent)
         left = await followers.ask("leave")
         return Outcome(hub.sent, chaos.happened, report, caught_up_after, silence, left)
 
@@ -314,12 +316,12 @@ async def _catch_up(followers: Program, sent: int) -> Any:
     return report
 
 
-async def _be_silent(relay: Program, followers: Program) -> dict[str, float]:
+async def _be_silent(relay: Program, followers: Program, seconds: float) -> dict[str, float]:
     """Measure what the followers do when there is nothing to connect to."""
     relay.send(signal.SIGKILL)
     await relay.wait()
     before = await followers.ask()
-    await trio.sleep(SILENCE)
+    await trio.sleep(seconds)
     after = await followers.ask()
     return {what: after[what] - before[what] for what in ("attempts", "cpu")}
 
