@@ -22,6 +22,7 @@ import pytest
 import trio
 import trio.testing
 from _browser import PHONE, Browser, Page, launch_browser, open_browser
+from _redis import redis_server
 
 from trio_ws import ConnectionLost, ConnectionRejected, Options, Rooms, WebSocket
 from trio_ws._server_connection import Handler
@@ -57,11 +58,13 @@ class Program:
 
 
 @asynccontextmanager
-async def start_example(name: str, port: int = 0) -> AsyncIterator[Program]:
+async def start_example(
+    name: str, port: int = 0, arguments: tuple[str, ...] = ()
+) -> AsyncIterator[Program]:
     """Run ``python examples/<name>/server.py``; it is killed at the end if it still runs."""
     with tempfile.TemporaryFile() as errors:
         process = await trio.lowlevel.open_process(
-            [sys.executable, f"examples/{name}/server.py", "--port", str(port)],
+            [sys.executable, f"examples/{name}/server.py", "--port", str(port), *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -191,6 +194,43 @@ async def test_chat_tabs_talk_and_see_who_comes_and_goes(devtools: str) -> None:
             assert await kitchen.texts("#log li") == []
         await ada.wait_for_text("Bob left", "#log")
         assert await ada.texts("#names li") == ["Ada"]  # however many tabs she has
+
+
+async def test_chat_tabs_on_two_processes_are_in_one_room(devtools: str) -> None:
+    with redis_server() as redis:
+        flag = ("--redis", redis.url)
+        async with (
+            start_example("chat", arguments=flag) as first,
+            start_example("chat", arguments=flag) as second,
+            open_browser(devtools) as one,
+            open_browser(devtools) as other,
+        ):
+            ada = await enter_chat(one, first.url, "Ada")
+            bob = await enter_chat(other, second.url, "Bob")
+            await ada.wait_for_text("Bob joined", "#log")
+            assert await ada.texts("#names li") == ["Ada", "Bob"]
+            assert await bob.texts("#names li") == ["Ada", "Bob"]
+            await ada.type("#text", "Hello from the first process")
+            await bob.wait_for_text("Hello from the first process", "#log")
+            await bob.type("#text", "Hello from the second")
+            await ada.wait_for_text("Hello from the second", "#log")
+            said = ["Hello from the first process", "Hello from the second"]
+            assert await ada.texts("#log .text") == await bob.texts("#log .text") == said
+
+            newcomer = await enter_chat(other, first.url, "Bob")  # in a tab on the other process
+            await newcomer.wait_for_text(said[1], "#log")
+            assert await newcomer.texts("#log .text") == said
+
+            redis.kill()
+            await ada.type("#text", "Is anybody there?")
+            await ada.wait_for_text("Nobody has heard this: Is anybody there?", "#log")
+            assert await ada.text("#status") == "connected"
+            redis.start()
+            await bob.wait_for_text("Some messages may be missing here.", "#log")
+            await ada.wait_for_text("Some messages may be missing here.", "#log")
+            await ada.type("#text", "There you are")
+            await bob.wait_for_text("There you are", "#log")
+            assert await bob.close_codes() == []
 
 
 async def test_chat_page_comes_back_when_the_server_does(devtools: str) -> None:

@@ -4,6 +4,7 @@
 
     python examples/chat/server.py
     python examples/chat/server.py --host 0.0.0.0      # for the phones in your network, too
+    python examples/chat/server.py --port 8001 --redis redis://localhost      # one of several
 
 Each path is a room: ``/chat/lobby``, ``/chat/kitchen``. A browser sends what is said as
 plain text, and is sent JSON:
@@ -11,7 +12,8 @@ plain text, and is sent JSON:
 * ``{"people": {id: name}, "you": name}``, ``{"joined": {"id": ..., "name": ...}}`` and
   ``{"left": ...}``: who is here, from the room's presence;
 * ``{"position": ..., "data": {"name": ..., "text": ..., "at": ...}}``: what was said. A page
-  that reconnects with ``?since=<position>`` gets what it has missed, and nothing twice.
+  that reconnects with ``?since=<position>`` gets what it has missed, and nothing twice;
+* ``{"unsaid": text}``: Redis is away, so nobody has heard what was said.
 
 A nickname is no identity: whoever needs one checks a cookie or a token before ``accept()``.
 """
@@ -23,6 +25,7 @@ import contextlib
 import functools
 import json
 import signal
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +33,7 @@ import trio
 
 from trio_ws import (
     START,
+    BrokerDown,
     CloseCode,
     Envelope,
     History,
@@ -49,14 +53,27 @@ MAX_NAME = 24  # characters
 MAX_ROOM = 32
 MAX_TEXT = 1000
 PAUSE = 0.05  # seconds between two messages of one person: who floods waits, nobody else
+HISTORY = History(count=50, age=24 * 3600)
 OPTIONS = Options(max_message_size=4 * MAX_TEXT, close_grace=1)
 PAGE = Path(__file__).parent / "page"
 # Only what this server serves is run, shown or connected to, whatever a message may smuggle in.
 SAFETY = {"Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'"}
 
 
-def make_routes() -> Routes:
-    rooms = Rooms(history=History(count=50, age=24 * 3600), codec=Envelope())
+@contextlib.asynccontextmanager
+async def open_chat_rooms(redis: str | None) -> AsyncGenerator[Rooms, None]:
+    """Open rooms: those of this process, or, with the URL of a Redis, of all that have it."""
+    if redis is None:
+        yield Rooms(history=HISTORY, codec=Envelope())
+        return
+    from trio_ws.redis import open_rooms  # noqa: PLC0415  # only who needs it installs it
+
+    async with open_rooms(redis, history=HISTORY, codec=Envelope(), prefix="chat") as rooms:
+        yield rooms
+
+
+def make_routes(rooms: Rooms | None = None) -> Routes:
+    rooms = rooms or Rooms(history=HISTORY, codec=Envelope())
     index = Response(
         (PAGE / "index.html").read_text("utf-8"),
         content_type="text/html; charset=utf-8",
@@ -108,7 +125,10 @@ async def listen(ws: WebSocket, name: str, rooms: Rooms, room: str) -> None:
             await ws.aclose(CloseCode.MESSAGE_TOO_BIG, f"at most {MAX_TEXT} characters")
         elif text.strip():
             at = datetime.now(UTC).isoformat(timespec="milliseconds")
-            await rooms.publish(room, {"name": name, "text": text.strip(), "at": at})
+            try:
+                await rooms.publish(room, {"name": name, "text": text.strip(), "at": at})
+            except BrokerDown:
+                await ws.send(json.dumps({"unsaid": text.strip()}))
             await trio.sleep(PAUSE)
 
 
@@ -125,12 +145,14 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description="A chat, and its page.")
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0: any")
+    parser.add_argument("--redis", metavar="URL", help="share the rooms with other processes")
     args = parser.parse_args()
-    routes = make_routes()
-    serve = functools.partial(serve_websocket, routes, args.port, host=args.host, options=OPTIONS)
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
+        async with open_chat_rooms(args.redis) as rooms, trio.open_nursery() as nursery:
+            serve = functools.partial(
+                serve_websocket, make_routes(rooms), args.port, host=args.host, options=OPTIONS
+            )
             server = await nursery.start(serve)
             print(f"The chat is at http://{args.host}:{server.port}/ (Ctrl-C ends it)", flush=True)
             await anext(signals)

@@ -128,8 +128,7 @@ class Rooms:
 
         and whatever ``on_join`` does. Raises at once:
 
-          TypeError: ``ws`` is no `WebSocket`, a room's name no string, or ``meta`` nothing
-              that rooms which span processes can tell others of.
+          TypeError: ``ws`` is no `WebSocket`, a name no string, or ``meta`` cannot travel.
           ValueError: ``buffer`` or ``buffer_bytes`` is no positive number.
 
         If cancelled: it has entered none of the rooms.

@@ -94,6 +94,7 @@ function receive(message) {
   if (message.position) position = message.position;
   if (message.resume === "lost") addNotice("Some messages may be missing here.");
   if (message.data) addMessage(message.data);
+  if (message.unsaid) addNotice(`Nobody has heard this: ${message.unsaid}`);
   if (message.people) {
     failures = 0;
     name = message.you; // as the server has understood it
