@@ -18,7 +18,7 @@ import trio
 import trio.testing
 from _helpers import settle
 from _seats import NARROW, PEER, Seat
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_ws.rooms import (
@@ -645,7 +645,6 @@ async def run(steps: list[tuple[Any, ...]]) -> None:
     assert world.rooms._registry._rooms_of == {}
 
 
-@settings(max_examples=200)
 @given(st.lists(STEPS, min_size=30, max_size=60))
 def test_nothing_is_lost_doubled_or_reordered_but_as_the_policy_says(
     steps: list[tuple[Any, ...]],

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from trio_ws.testing import MemoryNetwork, cancel_everywhere, cancellations, open_pair
+from trio_ws.testing._background import give_last_steps
 from trio_ws.testing._leaks import PATIENCE
 from trio_ws.testing._recorder import recent
 
@@ -80,6 +81,11 @@ async def test_what_others_start_meanwhile_has_no_turn(autojump_clock) -> None:
         nursery.start_soon(start_others)
         assert await cancel_everywhere(functools.partial(trio.sleep, 5)) == 7
         nursery.cancel_scope.cancel()
+
+
+async def test_the_steps_that_the_kit_takes_at_the_end_have_no_turn() -> None:
+    untouched_before_confirmed = 1 + 1 + 3
+    assert await cancel_everywhere(give_last_steps) == untouched_before_confirmed
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])

@@ -32,9 +32,7 @@ class Background:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        for _ in range(LAST_STEPS):
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        await give_last_steps()
         self.nursery.cancel_scope.cancel(reason="the block that it served has ended")
         involved = (etype, exc, traceback) if _is_cancellation(exc) else (None, None, None)
         try:
@@ -49,6 +47,13 @@ class Background:
         if errors:
             _raise(_unwrap(errors[0]), exc)
         return False
+
+
+async def give_last_steps() -> None:
+    """Let all tasks go on a little. It cannot be cancelled; so no sweep needs to try."""
+    await trio.lowlevel.cancel_shielded_checkpoint()
+    for _ in range(LAST_STEPS):
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def _is_cancellation(exc: BaseException | None) -> bool:

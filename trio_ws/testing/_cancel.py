@@ -16,6 +16,7 @@ from typing import Final, Literal, Self, TypeAlias
 
 import trio
 
+from ._background import give_last_steps
 from ._leaks import PATIENCE, Snapshot, describe, frames_of, settle, where
 from ._recorder import recent
 
@@ -23,6 +24,9 @@ MOST: Final = 1000
 """Runs of a sweep, if the caller does not say otherwise."""
 CONFIRMATIONS: Final = 3
 """Runs in a row that must come to no checkpoint that was not cancelled yet."""
+
+_NO_PLACE: Final = give_last_steps.__code__
+"""Where a cancellation would do nothing: of the steps that `open_pair` takes, these are half."""
 
 Moment: TypeAlias = Literal["waiting", "resumed"]
 Place: TypeAlias = "tuple[Moment, tuple[tuple[str, str, int], ...], int]"
@@ -212,11 +216,11 @@ class Attempt(AbstractContextManager["Attempt"]):
             self._numbers[task] = self._number
         if self._fired or self._known is None:
             return
+        frames = list(frames_of(task))
+        if any(frame.f_code is _NO_PLACE for frame, _ in frames):
+            return
         way = tuple(
-            [
-                (frame.f_code.co_filename, frame.f_code.co_name, line)
-                for frame, line in frames_of(task)
-            ]
+            (frame.f_code.co_filename, frame.f_code.co_name, line) for frame, line in frames
         )
         self._visits[moment, way] = visits = self._visits[moment, way] + 1
         place = (moment, way, visits)
