@@ -10,6 +10,7 @@ from types import TracebackType
 
 import attrs
 import trio
+from multidict import CIMultiDictProxy
 
 from ._dial import Route, make_route
 from ._errors import ConnectionRejected, HandshakeError, HandshakeTimeout, ProxyRejected
@@ -185,6 +186,11 @@ def _request(
 class Opening:
     """The ``async with`` of `open_websocket`."""
 
+    response_headers: CIMultiDictProxy[str]
+    """Of the answer that opened the connection."""
+    secure: bool
+    """Whether the connection is over TLS."""
+
     def __init__(self, request: _Request, way: Route | trio.abc.Stream) -> None:
         self._request = request
         self._handshake = request.handshake()  # here, to complain at the call
@@ -205,6 +211,8 @@ class Opening:
                 await trio.aclose_forcefully(self._stream)
             raise
         assert self._stream is not None
+        self.response_headers = accepted.headers
+        self.secure = isinstance(self._stream, trio.SSLStream)
         self._session = Session(
             self._stream,
             self._request.options,
