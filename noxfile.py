@@ -82,6 +82,7 @@ _STARTABLE = [
     "_serve",
     "_accept",
     "start",
+    "run",
     "stay",
     "stay_with_peer",
     "run",
@@ -111,13 +112,14 @@ _MACHINE_ROOM = {
     "_listeners",
     "_outbox",
     "_outgoing",
-    "_pace",
+    "_pump",
     "_registry",
     "_relay",
     "_server_connection",
     "_service",
     "_streams",
     "_transport",
+    "_writer",
 }
 
 

@@ -85,7 +85,10 @@ class Workload:
 @contextmanager
 def running(peer: str, mode: str) -> Iterator[Running]:
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "servers.py"), peer, mode], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(HERE / "servers.py"), peer, mode],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     os.sched_setaffinity(process.pid, {SERVER_CORE})
     try:

@@ -15,7 +15,7 @@ from wsproto.events import CloseConnection
 from trio_ws import ConnectionLost, Deflate, PreparedMessage, WebSocketRequest
 from trio_ws._budget import NEWCOMERS, Account, Budget, Purse, open_purse
 from trio_ws._frames import BINARY, CONTINUATION, TEXT
-from trio_ws._inbox import OVERHEAD
+from trio_ws._messages import OVERHEAD
 from trio_ws._options import KIB
 from trio_ws.rooms import Rooms
 

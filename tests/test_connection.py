@@ -944,11 +944,11 @@ async def test_a_failure_inside_is_logged_and_told(
 ) -> None:
     us, peer = connect_peer()
 
-    def fail(most_frames: float) -> None:
+    def fail(most: int, room: float) -> None:
         raise KeyError("bug")
 
     async with us as ws:
-        ws._connection.protocol.next_event = fail  # a bug
+        ws._connection.protocol.next_messages = fail  # a bug
         await peer.send(Frame.text("x"))
         with pytest.raises(ConnectionLost) as info:
             await ws.receive()

@@ -15,7 +15,7 @@ from wsproto.events import CloseConnection, TextMessage
 from trio_ws import CloseInfo, Options
 from trio_ws._budget import Budget
 from trio_ws._frames import BINARY, CONTINUATION, TEXT, encode_frame
-from trio_ws._inbox import OVERHEAD
+from trio_ws._messages import OVERHEAD
 from trio_ws._session import Session
 
 

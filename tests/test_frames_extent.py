@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trio_ws._frames import BINARY, apply_mask, encode_frame, frame_extent
+from trio_ws._frames import BINARY, encode_frame, frame_extent
+from trio_ws._masking import apply_mask
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 import trio
 import trio.testing
@@ -201,3 +203,23 @@ async def test_the_leftover_behind_a_request_is_taken_once() -> None:
     assert http.take_leftover() == b"frames"
     assert http.take_leftover() == b""
     assert http.protocol.leftover == b""
+
+
+async def test_what_a_socket_takes_at_once_needs_no_further_write() -> None:
+    ours, theirs = socket.socketpair()
+    http = HTTPConnection(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), 16384)
+    async with http.stream:
+        with theirs:
+            await http.send(b"an answer")
+            assert theirs.recv(100) == b"an answer"
+
+
+async def test_an_answer_to_a_socket_can_be_cancelled_before_it_leaves() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    http = HTTPConnection(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), 16384)
+    async with http.stream:
+        with theirs, trio.CancelScope() as scope:
+            scope.cancel()
+            await http.send(b"an answer")
+        assert scope.cancelled_caught

@@ -11,8 +11,8 @@ import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from trio_ws._budget import Budget
-from trio_ws._inbox import OVERHEAD, Inbox
-from trio_ws._messages import MessagePart
+from trio_ws._inbox import Inbox
+from trio_ws._messages import OVERHEAD, MessagePart
 from trio_ws.testing import cancellations
 
 if TYPE_CHECKING:
@@ -24,7 +24,14 @@ class Consumer:
 
     def __init__(self, limit: float = math.inf) -> None:
         self.drained = 0
-        self.inbox = Inbox(limit, self._on_drained)
+        self.room = trio.lowlevel.ParkingLot()
+        self.inbox = Inbox(limit, self._on_drained, on_room=self.room.unpark_all)
+
+    async def wait_not_full(self) -> None:
+        """Do what whoever reads does."""
+        while self.inbox.full:
+            self.inbox.paused = True
+            await self.room.park()
 
     def _on_drained(self) -> None:
         self.drained += 1
@@ -125,7 +132,7 @@ async def test_a_full_inbox_says_so_and_lets_its_reader_go_on_when_it_is_not() -
     resumed = trio.Event()
 
     async def read() -> None:
-        await consumer.inbox.wait_not_full()
+        await consumer.wait_not_full()
         resumed.set()
 
     async with trio.open_nursery() as nursery:
@@ -142,7 +149,7 @@ async def test_a_reader_that_resumes_to_find_it_full_again_waits_on() -> None:
     resumed = trio.Event()
 
     async def read() -> None:
-        await consumer.inbox.wait_not_full()
+        await consumer.wait_not_full()
         resumed.set()
 
     async with trio.open_nursery() as nursery:
@@ -170,7 +177,7 @@ async def test_who_waits_for_a_message_may_have_it_whole_however_long_it_is() ->
     assert consumer.inbox.full
     async with trio.open_nursery() as nursery:
         nursery.start_soon(consumer.inbox.get)
-        await consumer.inbox.wait_not_full()
+        await consumer.wait_not_full()
         consumer.put(b"z" * 100, final=False)
         assert not consumer.inbox.full
         nursery.cancel_scope.cancel()
@@ -322,7 +329,7 @@ async def test_the_end_wakes_consumer_and_reader(method: object) -> None:
     woken: list[str] = []
 
     async def read() -> None:
-        await consumer.inbox.wait_not_full()
+        await consumer.wait_not_full()
         woken.append("reader")
 
     async def get() -> None:
@@ -344,14 +351,9 @@ async def test_the_end_wakes_consumer_and_reader(method: object) -> None:
 async def test_who_is_cancelled_by_the_end_hears_of_that_first() -> None:
     consumer = Consumer()
     with trio.CancelScope() as scope:
+        scope.cancel()
         consumer.inbox.end(lambda: ValueError("over"))
-
-        async def cancel() -> None:
-            scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cancel)
-            await consumer.inbox.get()
+        await consumer.inbox.get()
     assert scope.cancelled_caught
     assert consumer.drained == 0
 
@@ -414,3 +416,46 @@ async def test_what_was_taken_is_in_hand_until_its_consumer_comes_back() -> None
         consumer.put("two")
         await wait_all_tasks_blocked()
         assert consumer.inbox.in_hand
+
+
+async def test_whole_messages_are_put_in_a_row() -> None:
+    consumer = Consumer(limit=1000)
+    async with trio.open_nursery() as nursery:
+        got: list[Data] = []
+
+        async def get() -> None:
+            got.append(await consumer.inbox.get())
+
+        nursery.start_soon(get)
+        await wait_all_tasks_blocked()
+        consumer.inbox.put_messages([("one", 3), (b"two", 3)])
+    assert got == ["one"]
+    assert consumer.inbox.room == 1000 - OVERHEAD - 3
+    assert await consumer.get_all() == [b"two"]
+
+
+async def test_room_is_told_of_only_to_who_waits_for_it() -> None:
+    told = 0
+
+    def tell() -> None:
+        nonlocal told
+        told += 1
+
+    inbox = Inbox(1, lambda: None, on_room=tell)
+    inbox.put_messages([("one", 3), ("two", 3), ("three", 5)])
+    await inbox.get()
+    inbox.paused = True
+    await inbox.get()
+    assert told == 0  # there is no room yet
+    await inbox.get()
+    assert told == 1
+    assert not inbox.paused
+    inbox.end(lambda: ValueError("over"))
+    assert told == 1
+
+
+def test_whole_messages_are_told_to_the_budget() -> None:
+    budget = Budget(1000)
+    inbox = make_inbox(budget)
+    inbox.put_messages([("abc", 3), ("de", 2)])
+    assert budget.used == inbox.held == 5 + 2 * OVERHEAD

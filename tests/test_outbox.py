@@ -370,3 +370,50 @@ async def test_a_ping_that_nobody_waits_for_need_not_leave() -> None:
     assert drain(outbox) == b"two"
     outbox.withdraw_ping(second)  # too late
     assert outbox.empty
+
+
+# Past the queue...
+
+
+def test_a_frame_that_nothing_is_before_may_leave_at_once() -> None:
+    left: list[bytes] = []
+
+    def write_through(frame: bytes) -> bool:
+        left.append(frame)
+        return frame != b"not at once"
+
+    outbox = Outbox(math.inf, lambda: None, write_through=write_through)
+    outbox.put([b"at once"])
+    assert outbox.empty
+    outbox.put([b"not at once"])
+    outbox.put([b"behind it"])
+    assert left == [b"at once", b"not at once"]
+    assert drain(outbox) == b"not at oncebehind it"
+    outbox.put([b"two", b"frames"])
+    assert outbox.waiting
+    assert left == [b"at once", b"not at once"]
+
+
+def test_none_leaves_at_once_before_those_who_wait_for_room() -> None:
+    outbox = Outbox(math.inf, lambda: None, write_through=lambda _: pytest.fail("too early"))
+    outbox.feeders.append(lambda: None)
+    outbox.put([b"in the queue"])
+    assert outbox.waiting
+
+
+@pytest.mark.parametrize("budget", [None, Budget(1000)])
+def test_a_frame_that_has_begun_to_leave_is_neither_waiting_nor_gone(
+    budget: Budget | None,
+) -> None:
+    account = None if budget is None else budget.open_account(lambda: None)
+    outbox = Outbox(math.inf, lambda: None, account)
+    outbox.begin(10)
+    assert (outbox.size, outbox.waiting, outbox.empty) == (10, False, False)
+    if budget is not None:
+        assert budget.used == 10
+    outbox.discard()
+    assert outbox.size == 10
+    outbox.written()
+    assert (outbox.size, outbox.empty) == (0, True)
+    if budget is not None:
+        assert budget.used == 0

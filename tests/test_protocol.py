@@ -518,3 +518,63 @@ def test_a_frame_beyond_its_limit_is_refused(role: Role, fin: bool) -> None:
     assert len(side.feed(side.frame(BINARY, b"x" * 100))) == 1
     (event,) = side.feed(side.frame(BINARY, b"x" * 101, fin=fin))
     assert event == Violated(1009, "frame of 101 bytes: 100 is the most")
+
+
+# Past wsproto...
+
+
+def test_whole_plain_messages_come_in_a_row(side: Side) -> None:
+    data = b"".join(side.frame(TEXT, b"%d" % n) for n in range(5)) + side.frame(PING, b"x")
+    side.protocol.receive_data(data)
+    assert side.protocol.next_messages(3) == [("0", 1), ("1", 1), ("2", 1)]
+    assert side.protocol.next_messages(10, room=1) == [("3", 1)]
+    assert side.protocol.next_messages(10) == [("4", 1)]
+    assert not side.protocol.exhausted
+    assert side.protocol.next_messages(10) == []
+    assert side.events() == [PingReceived(b"x")]
+    assert side.protocol.exhausted
+
+
+def test_between_fragments_no_message_is_plain(side: Side) -> None:
+    assert side.feed(side.frame(TEXT, b"one ", fin=False)) == [MessagePart("one ", 4, final=False)]
+    side.protocol.receive_data(side.frame(TEXT, b"inside"))
+    assert side.protocol.next_messages(10) == []
+    (violation,) = side.events()
+    assert violation == Violated(1002, "new message inside another")
+
+
+@pytest.mark.parametrize("cut", [3, 20, 5000, 9999])
+def test_a_large_frame_comes_as_it_arrives(side: Side, cut: int) -> None:
+    text = "größer als 4 KiB " * 500
+    data = side.frame(TEXT, text.encode()) + side.frame(TEXT, b"next")
+    parts = side.feed(data[:cut]) + side.feed(data[cut:])
+    *of_text, last = parts
+    assert last == MessagePart("next", 4, final=True)
+    assert "".join(part.data for part in of_text) == text  # type: ignore[union-attr, misc]
+    assert sum(part.size for part in of_text) == len(text.encode())  # type: ignore[union-attr]
+    assert [part.final for part in of_text][-1]  # type: ignore[union-attr]
+
+
+def test_the_first_wrong_byte_of_a_large_frame_is_refused(side: Side) -> None:
+    data = side.frame(TEXT, b"x" * 10_000 + b"\xff" + b"x" * 10_000)
+    assert side.feed(data[:5000])
+    assert side.feed(data[5000:9000])
+    (violation,) = side.feed(data[9000:15_000])
+    assert isinstance(violation, Violated)
+    assert violation.code == 1007
+    assert side.feed(data[15_000:]) == []
+
+
+def test_half_a_character_is_nothing_yet(side: Side) -> None:
+    data = side.frame(TEXT, "é".encode() * 3000)
+    start = len(data) - 6000
+    assert side.feed(data[: start + 1]) == []
+    assert side.feed(data[start + 1 : start + 2]) == [MessagePart("é", 1, final=False)]
+
+
+@pytest.mark.parametrize("data", ["text ö", b"binary", "", "x" * 70_000])
+def test_what_is_not_prepared_is_sent_alike(side: Side, data: str | bytes) -> None:
+    (event,) = side.read_back(side.protocol.encode(data))
+    assert isinstance(event, Message)
+    assert event.data == data
+    assert event.message_finished

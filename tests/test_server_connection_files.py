@@ -119,8 +119,8 @@ async def test_no_more_of_a_file_is_read_than_the_client_takes(
 async def test_a_client_that_stops_reading_a_file_is_dropped_and_the_file_closed(
     file: Path, autojump_clock: MockClock
 ) -> None:
-    before = descriptors()
     async with serve_file(file, Options(write_timeout=5)) as site:
+        before = descriptors()
         began = trio.current_time()
         visitor = site.visit()
         visitor.far.window = 100 * KIB

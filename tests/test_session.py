@@ -282,7 +282,7 @@ async def test_a_task_that_fails_against_all_promises_is_seen(
     async def fail() -> None:
         raise KeyError("bug")
 
-    us._connection.run_writer = fail  # a bug
+    us._connection._writer.run = fail  # a bug
     with pytest.RaisesGroup(pytest.RaisesExc(KeyError, match="bug")):
         async with us:
             await trio.sleep_forever()

@@ -134,3 +134,37 @@ async def test_a_socket_that_is_not_readable_after_all_is_waited_for_again() -> 
             assert nursery.child_tasks
             peer.send(b"at last")
             await wait_all_tasks_blocked()
+
+
+async def test_what_there_is_can_be_read_without_waiting() -> None:
+    stream, peer = socket_pair()
+    transport = Transport(stream)
+    assert transport.read_now() is None
+    peer.send(b"in")
+    assert transport.read_now() == b"in"
+    peer.close()
+    assert transport.read_now() == b""
+    assert await transport.read() == b""
+    transport.close_now()
+    assert transport.fileno() == -1
+
+
+async def test_what_has_failed_at_once_is_told_to_who_waits() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    transport = Transport(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    await wait_all_tasks_blocked()
+    assert transport.read_now() == b""
+    with pytest.raises(trio.BrokenResourceError, match="reading failed"):
+        await transport.read()
+    transport.close_now()
+
+
+async def test_only_a_socket_can_be_closed_without_waiting() -> None:
+    ours, theirs = memory_stream_pair()
+    Transport(ours).close_now()
+    await ours.send_all(b"still open")
+    assert await theirs.receive_some() == b"still open"

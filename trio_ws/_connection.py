@@ -1,20 +1,23 @@
-"""One open connection: its state, and the two tasks that move its bytes.
+"""One open connection: its state, how it ends, and who reads for it meanwhile.
 
 ::
 
-    socket ─ run_reader ─→ Protocol (wsproto) ─ MessagePart ─→ Inbox ─→ ws.receive()
-    ws.send(x) ─→ Protocol.encode ─ frames ─→ Outbox ─ at once, or by run_writer ─→ socket
+    socket ─ Pump or run_reader ─→ Protocol (wsproto, or past it) ─→ Inbox ─→ ws.receive()
+    ws.send(x) ─→ Protocol.encode ─ frames ─→ Outbox ─ Writer ─→ socket
     rooms.publish(x) ─→ PreparedMessage, encoded once ─→ the same Outbox
 
-Nothing else awaits the stream. That is what makes sending all or nothing: a caller
-queues a whole message or none, and no cancellation of a caller can tear a frame. What a
-socket takes without waiting leaves on the spot; the rest is the writing task's. The two
-tasks are shielded from the cancellation of the block that they serve (`Session`
-opens and ends it), for they have to carry the Close that follows from it.
+Nothing else touches the stream. That is what makes sending all or nothing: a caller
+queues a whole message or none, and no cancellation of a caller can tear a frame.
 
-The reading task never waits for the writing one: pings are answered and the peer's
-Close is seen whatever we have to say ourselves. It pauses only while the `Inbox` is
-full, and then TCP pushes back on the peer.
+While a server's connection is open and waits for nothing but bytes, the server's `Pump`
+reads for it, and it has no task of its own. All else is done by a task that reads: the
+whole life of a client, of TLS, and of any stream that is no socket; and the end. The
+tasks are shielded from the cancellation of the block that they serve (`Session` opens
+and ends it), for they have to carry the Close that follows from it.
+
+Who reads never waits for who writes: pings are answered and the peer's Close is seen
+whatever we have to say ourselves. Reading pauses only while the `Inbox` is full, and
+then TCP pushes back on the peer.
 
 How a connection ends. ``close_info`` is set once, by whoever is first:
 
@@ -54,6 +57,7 @@ from ._messages import (
     CloseCode,
     CloseInfo,
     CloseReceived,
+    Event,
     MessagePart,
     PingReceived,
     PongReceived,
@@ -63,8 +67,10 @@ from ._messages import (
 from ._options import KIB, Options
 from ._outbox import Outbox, PingEntry
 from ._protocol import Protocol
+from ._pump import Pump
 from ._streams import linger
 from ._transport import Transport
+from ._writer import Writer
 
 logger: Final = logging.getLogger("trio_ws")
 
@@ -76,8 +82,6 @@ READY_STEPS: Final = 10
 """Schedule points that tasks which are ready to run get, at the end, to reach their first
 receive, or to answer what came before a violation."""
 
-
-_NOTHING: Final = memoryview(b"")
 
 GOODBYE_TIME: Final = 1.0
 """Seconds that our Close has to leave when the consumer has taken all the grace, and that the
@@ -107,6 +111,7 @@ class Connection:
         client: bool,
         name: str | None = None,
         budget: Budget | None = None,
+        pump: Pump | None = None,
     ) -> None:
         account = None if budget is None else budget.open_account(self._evict)
         self.account: Account | None = account
@@ -114,8 +119,7 @@ class Connection:
         self.client = client
         self.protocol = protocol
         self.id: str = name or new_id()
-        self.inbox: Inbox = Inbox(options.receive_buffer, self._on_drained, account)
-        self.outbox: Outbox = Outbox(options.send_buffer, self._on_work, account)
+        self.inbox: Inbox = Inbox(options.receive_buffer, self._on_drained, account, self._on_room)
         self.nurseries: list[LinkedNursery] = []
         self.pings: dict[bytes, Ping] = {}
         self.latency: float | None = None
@@ -128,14 +132,17 @@ class Connection:
         self.messages_received: int = 0
         self.messages_sent: int = 0
         self.bytes_received: int = 0
-        self.bytes_sent: int = 0
 
         self._transport = Transport(stream)
         self._purse = open_purse(account)
-        self._rest = _NOTHING  # of a batch that has begun to leave
-        self._flushing = False
+        self.pump: Pump | None = pump if self._transport.direct else None
+        self._pumped = False  # the pump reads for us, or will when there is room
+        self._watched = False  # ... and it is the former
+        self._broken: Exception | None = None  # a bug met by the pump
+        self._writer = Writer(self._transport, options, self)
+        self.outbox: Outbox = self._writer.outbox
+        self._room = trio.lowlevel.ParkingLot()  # the reading task, while the inbox is full
         self._reading = trio.CancelScope(shield=True)
-        self._writing = trio.CancelScope(shield=True)
         self._cause: BaseException | None = None
         self._failure: CloseInfo | None = None  # why nothing can be written any more
         self._told: list[CloseInfo] = []  # all that errors of this connection may carry
@@ -146,7 +153,25 @@ class Connection:
         self._leaving = False  # this side has begun to close
         self._closed_here = False  # ... by aclose() or the end of the block
         self._drained = trio.Event()  # nobody will receive any more
-        self._written_out = trio.Event()  # nothing will be written any more
+
+    def start(self, tasks: trio.Nursery) -> None:
+        """Begin to read and write; ``tasks`` is where the tasks of the connection run."""
+        self.tasks = tasks
+        self._writer.start()
+        if self.pump is None or self.pump.closed:
+            self.start_task(self.run_reader, "reader")
+        else:
+            self._pumped = True
+            self._go_on()  # with what came right behind the handshake
+
+    def start_task(self, function: Callable[[], Awaitable[object]], name: str) -> None:
+        """Run one of the connection's tasks."""
+        self.tasks.start_soon(function, name=f"{name} of {self.id}")
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that the network has taken."""
+        return self._writer.bytes_sent
 
     # Sending...
 
@@ -218,6 +243,7 @@ class Connection:
     def abort(self) -> None:
         """End TCP now, whatever is still to be said."""
         self._reading.cancel()
+        self.leave_pump()
 
     # Nurseries...
 
@@ -247,6 +273,79 @@ class Connection:
             error.info is known for known in self._told
         )
 
+    # Reading while there is nothing else to do: the pump's...
+
+    @trio.lowlevel.enable_ki_protection
+    def read_some(self) -> None:
+        """Take what has come."""
+        data = self._transport.read_now()
+        if data:
+            self._take(data)
+            self._go_on()
+        elif data is not None:  # the end
+            self.leave_pump()
+
+    @trio.lowlevel.enable_ki_protection
+    def leave_pump(self) -> None:
+        """Let a task of our own read from now on."""
+        if self._pumped:
+            self._set_watched(False)
+            self._pumped = False
+            self.reading_since = self.reading_since or trio.current_time()
+            if self._has_answered_close and not self.nurseries:
+                self._finish()
+            else:
+                self.start_task(self.run_reader, "reader")
+
+    @property
+    def _has_answered_close(self) -> bool:
+        """Whether the peer has said Close, and our answer has left: nothing is left to do."""
+        said = self.info is not None and self.info.initiator == "remote"
+        return said and self._writer.finished.is_set()
+
+    @trio.lowlevel.enable_ki_protection
+    def _go_on(self) -> None:
+        """Handle what has come, and have more read when that is all there is to do."""
+        assert self.pump is not None
+        try:
+            unfinished = self._pumped and self._dispatch()
+        except Exception as exc:  # noqa: BLE001  # the reading task shall tell
+            self._broken = exc
+            self.leave_pump()
+            return
+        if self._purse is not None:
+            self._purse.settle(self.protocol.held)
+        if not self._pumped:
+            return
+        if self.pump.closed:  # while reading was paused
+            self.leave_pump()
+            return
+        self._interrupted = unfinished or self.inbox.full
+        self._set_watched(not self._interrupted)
+        if unfinished:
+            self.pump.call_soon(self._go_on)
+        elif self.inbox.full:
+            self.reading_since = None
+            self.inbox.paused = True
+
+    def _set_watched(self, watched: bool) -> None:
+        assert self.pump is not None
+        if watched is self._watched:
+            return
+        self._watched = watched
+        if watched:
+            self.pump.add(self._transport.fileno(), self)
+        else:
+            self.pump.remove(self._transport.fileno())
+
+    def _on_room(self) -> None:
+        """Somebody has received: reading may go on."""
+        self.reading_since = trio.current_time()
+        if self.pump is not None and self._pumped:
+            self.pump.call_soon(self._go_on)
+        else:
+            self._room.unpark_all()
+
     # The reading task...
 
     @trio.lowlevel.enable_ki_protection
@@ -256,11 +355,11 @@ class Connection:
             if await self._guard(self._read_frames):
                 await self._guard(self._part)
         self._lose("given up", None)
-        self.outbox.discard()
-        self._writing.cancel()
-        with trio.CancelScope(shield=True):  # a block that is cancelled in this very moment
-            await self._guard(self._end_tcp)
-        self.over.set()
+        self._writer.stop()
+        if not self._transport.direct:
+            with trio.CancelScope(shield=True):  # a block that is cancelled in this very moment
+                await self._guard(self._end_stream)
+        self._finish()
         if self.nurseries:
             await self._wait_for_consumer(patient=True)
             self._cancel_nurseries()
@@ -276,12 +375,18 @@ class Connection:
             self._lose(f"failed inside: {exc!r}", exc)
         return False
 
-    async def _end_tcp(self) -> bool:
+    async def _end_stream(self) -> bool:
         await trio.aclose_forcefully(self._transport.stream)
         return True
 
+    def _finish(self) -> None:
+        self._transport.close_now()
+        self.over.set()
+
     async def _read_frames(self) -> bool:
         """Read until nothing more matters; return whether there is a goodbye to say."""
+        if self._broken is not None:
+            raise self._broken
         while True:
             while self._dispatch():
                 self._interrupted = True
@@ -293,42 +398,57 @@ class Connection:
             if self.inbox.full:
                 self.reading_since = None
                 self._interrupted = True
-                await self.inbox.wait_not_full()
-                self.reading_since = trio.current_time()
+                self.inbox.paused = True
+                await self._room.park()
                 continue
             data = await self._transport.read()
-            self._interrupted = False
             if not data:
                 self._lose("the peer ended TCP without a Close", None)
                 return False
-            self.last_received = trio.current_time()
-            self.bytes_received += len(data)
-            self.protocol.receive_data(data)
+            self._take(data)
             del data  # or it would be kept until more comes
+
+    def _take(self, data: bytes) -> None:
+        self._interrupted = False
+        self.last_received = trio.current_time()
+        self.bytes_received += len(data)
+        self.protocol.receive_data(data)
 
     def _dispatch(self) -> bool:
         """Handle what has come; return whether there may be more to handle at once."""
         turn = TURN
         while not self.inbox.full:
-            event = self.protocol.next_event(TURN)
-            if event is None:
-                return self.protocol.unfinished
-            if isinstance(event, MessagePart):
+            messages = self.protocol.next_messages(turn, self.inbox.room)
+            if messages:
                 if self.info is None:
-                    self.inbox.put(event)
-                turn -= event.size // KIB
-            elif isinstance(event, PingReceived):
-                self.outbox.put_pong(partial(self.protocol.pong, event.payload))
-            elif isinstance(event, PongReceived):
-                self._match_pong(event.payload)
-            elif isinstance(event, CloseReceived):
-                self._on_close(event)
+                    self.inbox.put_messages(messages)
+                turn -= len(messages) + sum([size for _, size in messages]) // KIB
+            elif self.protocol.exhausted:
+                return False
             else:
-                self._on_violation(event)
-            turn -= 1
+                event = self.protocol.next_event(turn)
+                if event is None:
+                    return self.protocol.unfinished
+                turn -= 1 + self._on_event(event)
             if turn <= 0:
                 return True
         return False
+
+    def _on_event(self, event: Event) -> int:
+        """Do what an event calls for; return the KiB that it weighs."""
+        if isinstance(event, MessagePart):
+            if self.info is None:
+                self.inbox.put(event)
+            return event.size // KIB
+        if isinstance(event, PingReceived):
+            self.outbox.put_pong(partial(self.protocol.pong, event.payload))
+        elif isinstance(event, PongReceived):
+            self._match_pong(event.payload)
+        elif isinstance(event, CloseReceived):
+            self._on_close(event)
+        else:
+            self._on_violation(event)
+        return 0
 
     def _match_pong(self, payload: bytes) -> None:
         """A Pong answers its Ping and all before it (RFC 6455, section 5.5.3)."""
@@ -386,6 +506,7 @@ class Connection:
             self.outbox.refuse(self.sender_error)
         for ping in self.pings.values():
             ping.over.set()
+        self.leave_pump()
 
     def _queue_close(self) -> None:
         """Say Close, once: behind what was sent before."""
@@ -402,6 +523,7 @@ class Connection:
         now = trio.current_time()
         deadline = max(min(self._ended_at, now) + seconds, now + min(GOODBYE_TIME, seconds))
         self._reading.deadline = min(self._reading.deadline, deadline)
+        self.leave_pump()
 
     async def _part(self) -> bool:
         """Let the last frames out, then see the peer end TCP where that is its part."""
@@ -409,7 +531,7 @@ class Connection:
         if not self._answered:
             await self._wait_for_consumer(patient=not violated)
         self._queue_close()
-        await self._written_out.wait()
+        await self._writer.finished.wait()
         if violated:
             await linger(self._transport.stream)
         elif self.client:
@@ -454,64 +576,14 @@ class Connection:
         error.__cause__ = self._cause
         return error
 
-    # The writing task...
+    # The writer...
 
-    @trio.lowlevel.enable_ki_protection
-    async def run_writer(self) -> None:
-        """Write what is queued until the Close has left or the connection is over."""
-        with self._writing:
-            try:
-                while not (self.outbox.closing and self.outbox.empty):
-                    await self.outbox.wait_work()
-                    if not self._rest:
-                        self._rest = memoryview(self.outbox.next_batch())
-                    await self._write()
-                    self.outbox.written()
-            except Exception as exc:  # noqa: BLE001  # no stream's error may leave this task
-                self._on_write_error(exc)
-        if self._writing.cancelled_caught:  # by its deadline; or it is over already
-            self.give_up(f"no byte was taken for {self.options.write_timeout} s")
-        self.outbox.stop()
-        self._rest = _NOTHING
-        self._written_out.set()
+    @property
+    def expects_answers(self) -> bool:
+        """Whether there is more to receive, and so more to send in a moment."""
+        return self.inbox.unread_messages > 0
 
-    async def _write(self) -> None:
-        """Write the batch; each part that the network takes is a sign of life."""
-        while self._rest:
-            self._writing.deadline = trio.current_time() + self.options.write_timeout
-            self._advance(await self._transport.write(self._rest))
-        self._writing.deadline = math.inf
-
-    def _advance(self, taken: int) -> None:
-        self.bytes_sent += taken
-        self._rest = self._rest[taken:] or _NOTHING  # an empty view would keep all of it
-
-    @trio.lowlevel.enable_ki_protection  # between the writing and the counting, above all
-    def _on_work(self) -> None:
-        """There is something to write: write it here and now, or let the writing task.
-
-        The task takes all that comes until it gets its turn, at one system call. That pays
-        while there is more to receive, and more to answer therefore.
-        """
-        if self._flushing:
-            return
-        if self._rest or self.inbox.unread_messages or not self._transport.direct:
-            self.outbox.wake_writer()
-            return
-        self._flushing = True  # room calls for more, in the middle of this
-        try:
-            while self.outbox.waiting:
-                self._rest = memoryview(self.outbox.next_batch())
-                self._advance(self._transport.write_now(self._rest))
-                if self._rest:
-                    break
-                self.outbox.written()
-        finally:
-            self._flushing = False
-        if self._rest or self.outbox.closing:
-            self.outbox.wake_writer()
-
-    def _on_write_error(self, exc: Exception) -> None:
+    def on_write_error(self, exc: Exception) -> None:
         """Nobody can send any more; the reading task finds out how it ended, in time."""
         if not isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError, OSError)):
             logger.error("websocket %s: failed inside", self.id, exc_info=exc)

@@ -11,7 +11,7 @@ import os
 import struct
 from typing import Final
 
-from wsproto.frame_protocol import XorMaskerSimple
+from ._masking import apply_mask
 
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
@@ -20,10 +20,6 @@ BINARY: Final = 0x2
 _FIN: Final = 0x80
 _RSV1: Final = 0x40
 _MASKED: Final = 0x80
-
-# Up to here one XOR of two long integers is faster than four table look-ups per byte
-# (0.5 against 1.5 µs at 125 bytes, 236 against 75 µs at 64 KiB: measured).
-_XOR_AS_INTEGER: Final = 4096
 
 _medium = struct.Struct("!BBH").pack
 _large = struct.Struct("!BBQ").pack
@@ -66,13 +62,3 @@ def frame_extent(data: bytes, at: int) -> tuple[int, int] | None:
     if second & _MASKED:
         start += 4
     return start, start + size
-
-
-def apply_mask(payload: bytes, key: bytes) -> bytes | bytearray:
-    """Mask a payload, or unmask it."""
-    size = len(payload)
-    if size > _XOR_AS_INTEGER:
-        return XorMaskerSimple(key).process(bytearray(payload))
-    stream = (key * (size // 4 + 1))[:size]
-    mask = int.from_bytes(stream, "little")
-    return (int.from_bytes(payload, "little") ^ mask).to_bytes(size, "little")

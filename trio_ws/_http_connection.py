@@ -6,7 +6,7 @@ import trio
 
 from ._http import ServerHTTP
 from ._http_request import RequestHead
-from ._streams import READ_SIZE
+from ._transport import Transport
 
 
 class HTTPConnection:
@@ -14,6 +14,7 @@ class HTTPConnection:
 
     def __init__(self, stream: trio.abc.Stream, max_header_size: float) -> None:
         self.stream = stream
+        self._transport = Transport(stream)
         self.protocol: ServerHTTP = ServerHTTP(max_header_size)
 
     @property
@@ -29,9 +30,9 @@ class HTTPConnection:
           trio.BrokenResourceError: the connection is lost.
         """
         while (request := self.protocol.next_request()) is None and not self.finished:
-            data = await self.stream.receive_some(READ_SIZE)
+            data = await self._transport.read()
             if data:
-                self.protocol.receive_data(bytes(data))
+                self.protocol.receive_data(data)
             else:
                 self.protocol.receive_eof()
         return request
@@ -48,4 +49,7 @@ class HTTPConnection:
         Raises:
           trio.BrokenResourceError: the connection is lost.
         """
-        await self.stream.send_all(data)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        taken = self._transport.write_now(data)
+        if taken < len(data):
+            await self.stream.send_all(data[taken:])

@@ -14,27 +14,28 @@ of one, out. Two things bound it:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
 
 import trio
 
 from ._budget import Account, open_purse
-from ._messages import Data, MessagePart
+from ._messages import OVERHEAD, Data, MessagePart
 from ._pace import Pace
-
-OVERHEAD: Final = 64
-"""What an unread message counts for besides its bytes: a tuple of 56, and a place in a deque."""
 
 
 class Inbox:
     """The receiving half of a connection: a queue bounded in bytes, for one consumer."""
 
     def __init__(
-        self, limit: float, on_drained: Callable[[], None], account: Account | None = None
+        self,
+        limit: float,
+        on_drained: Callable[[], None],
+        account: Account | None = None,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._limit = limit
         self._on_drained = on_drained
+        self._on_room = on_room
         self._purse = open_purse(account)
         self._messages: deque[tuple[Data, int]] = deque()
         self._pieces: list[Data] = []  # of the message that is not complete yet
@@ -44,14 +45,15 @@ class Inbox:
         self._busy = False
         self._whole_wanted = False
         self._pace = Pace()
-        self._news = trio.lowlevel.ParkingLot()
-        self._room = trio.lowlevel.ParkingLot()
+        self._sleeper: trio.lowlevel.Task | None = None  # who waits for news
         self.size: int = 0
         """Unread bytes."""
         self.visits: int = 0
         """How often a task has come to receive."""
         self.consumer: trio.lowlevel.Task | None = None
         """The last task that did."""
+        self.paused: bool = False
+        """Whether whoever fills it waits to be told of room."""
 
     # The reading task's side...
 
@@ -60,6 +62,11 @@ class Inbox:
         """Whether reading should pause."""
         held = self.size + OVERHEAD * len(self._messages)  # not `held`: it is asked so often
         return held >= self._limit and not self._whole_wanted and self._end is None
+
+    @property
+    def room(self) -> float:
+        """What can be put until it is full."""
+        return self._limit - self.held
 
     @property
     def held(self) -> int:
@@ -74,10 +81,20 @@ class Inbox:
     @property
     def in_hand(self) -> bool:
         """Whether the consumer has received, and has not come back for more."""
-        return self.visits > 0 and not self._news
+        return self.visits > 0 and self._sleeper is None
+
+    def put_messages(self, messages: Sequence[tuple[Data, int]]) -> None:
+        """Add whole messages, each with its size; the one before is complete."""
+        self._messages.extend(messages)
+        for _, size in messages:
+            self.size += size
+        self._whole_wanted = False
+        self._wake()
+        if self._purse is not None:
+            self._purse.settle(self.held)
 
     def put(self, part: MessagePart) -> None:
-        """Add what has come."""
+        """Add what has come of a message."""
         if self._skipping:
             self._skipping = not part.final
             return
@@ -89,7 +106,7 @@ class Inbox:
         if self._messages:
             self._whole_wanted = False  # here it is; what comes behind it has to wait
         if not self._whole_wanted:
-            self._news.unpark_all()
+            self._wake()
         if self._purse is not None:
             self._purse.settle(self.held)
 
@@ -109,19 +126,14 @@ class Inbox:
         size, self._pieces_size = self._pieces_size, 0
         return type(pieces[0])().join(pieces), size  # type: ignore[arg-type]  # likewise
 
-    async def wait_not_full(self) -> None:
-        """Return once reading may go on."""
-        while self.full:
-            await self._room.park()
-
     def end(self, make_error: Callable[[], Exception]) -> None:
         """Say that no more will come: ``make_error`` tells a consumer why.
 
         ``on_drained`` is called when one has come back and is told.
         """
         self._end = make_error
-        self._news.unpark_all()
-        self._room.unpark_all()
+        self._wake()
+        self._tell_of_room()
 
     def discard(self) -> None:
         """Drop everything unread: nobody will ask for it."""
@@ -151,7 +163,11 @@ class Inbox:
 
     async def get(self) -> Data:
         """Return the next message; raise what `end` said if there is none."""
-        await self._pace.step()
+        if self._messages:
+            if self._pace.is_due():
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
         while not self._messages:
             await self._wait(whole=True)
         data, size = self._messages.popleft()
@@ -186,14 +202,30 @@ class Inbox:
             raise self._end()
         self._whole_wanted = whole
         try:
-            self._room.unpark_all()
-            await self._news.park()
+            if self.paused:
+                self._tell_of_room()
+            self._sleeper = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort_sleep)
         finally:
             self._whole_wanted = False
+
+    def _abort_sleep(self, _: object) -> trio.lowlevel.Abort:
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake(self) -> None:
+        if self._sleeper is not None:
+            trio.lowlevel.reschedule(self._sleeper)
+            self._sleeper = None
 
     def _taken(self, size: int) -> None:
         self.size -= size
         if self._purse is not None:
             self._purse.settle(self.held)
-        if not self.full:
-            self._room.unpark_all()
+        if self.paused:
+            self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        if self.paused and not self.full:
+            self.paused = False
+            self._on_room()

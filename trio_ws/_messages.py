@@ -104,6 +104,10 @@ class CloseInfo:
         return f"{who[self.initiator]} ({said})"
 
 
+OVERHEAD: Final = 64
+"""What an unread message counts for besides its bytes: a tuple of 56, and a place in a deque."""
+
+
 def as_data(data: object) -> Data:
     """Return a message as `str` or `bytes`; a copy of anything else bytes-like.
 

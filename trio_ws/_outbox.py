@@ -47,11 +47,13 @@ class Outbox:
         limit: float,
         on_work: Callable[[], None] | None = None,
         account: Account | None = None,
+        write_through: Callable[[bytes], bool] = lambda frame: False,
     ) -> None:
         self._limit = limit
         self._purse = open_purse(account)
         self._own = 0  # bytes of what is queued for this connection alone, at most
         self._on_work = on_work or self.wake_writer
+        self._write_through = write_through
         self._pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
         self._control: deque[PingEntry] = deque()
         self._data: deque[bytes] = deque()
@@ -115,8 +117,7 @@ class Outbox:
         self._feed()
 
     def _pass_turn(self) -> None:
-        woken = self._next.unpark()
-        self._turn = woken[0] if woken else None
+        self._turn = self._next.unpark()[0] if self._next else None
 
     def _feed(self) -> None:
         for feed in tuple(self.feeders):
@@ -135,6 +136,8 @@ class Outbox:
 
         ``shared``: the same frames are queued elsewhere, and cost nothing here.
         """
+        if len(frames) == 1 and not self.feeders and self.empty and self._write_through(frames[0]):
+            return
         size = sum(map(len, frames))
         self._data.extend(frames)
         self.size += size
@@ -201,6 +204,13 @@ class Outbox:
         """Whether there are frames that have not begun to leave."""
         return bool(self._data or self._control or self._pongs)
 
+    def begin(self, size: int) -> None:
+        """Say that a frame past the queue has left in part; `written` must follow."""
+        self._in_flight = True
+        self.size = self._batch_size = size
+        if self._purse is not None:
+            self._settle(self._purse, size)
+
     def wake_writer(self) -> None:
         """Let the writing task see what there is to write."""
         self._work.unpark()
@@ -243,5 +253,6 @@ class Outbox:
         for left in leaving:
             left()
         if self.size < self._limit:
-            self._room.unpark_all()
+            if self._room:
+                self._room.unpark_all()
             self._feed()

@@ -11,15 +11,16 @@ frames, close codes. What it leaves to its user is done here:
 * nothing is parsed behind a violation or behind the peer's Close.
 
 Plain frames (whole, unfragmented, uncompressed data within the limits, between two
-messages) take a straight lane past wsproto, at a tenth of its cost. wsproto gets all
-others, each up to its end, and whatever makes no sense to us. That both ways come to the
-same events is proven over any bytes in any chunks.
+messages) take the straight lane past wsproto (`Lane`). wsproto gets all others, each up to
+its end, and whatever makes no sense to us. That both ways come to the same events is
+proven over any bytes in any chunks.
 
 ::
 
-                                     ┌─ a plain frame ──────────────┐
-    bytes ─ receive_data() ─→ unread ┤                              ├─ next_event() ─→
-                                     └─ any other ─→ wsproto ───────┘  MessagePart, Ping...
+                                     ┌─ plain frames ─→ Lane ─┐  next_messages()
+    bytes ─ receive_data() ─→ unread ┤                        ├─────────────────→ messages
+                                     └─ all others ─→ wsproto ┘  next_event() ─→ MessagePart,
+                                                                                 Ping, Close...
     str, bytes, PreparedMessage ─ encode() ─→ frames, ready to be written
 """
 
@@ -42,6 +43,7 @@ from wsproto.frame_protocol import CloseReason
 
 from . import _frames
 from ._deflate import DeflateParameters, PerMessageDeflate
+from ._lane import Lane
 from ._limits import Limits
 from ._messages import (
     CloseCode,
@@ -59,10 +61,6 @@ from ._options import KIB, Options
 MAX_FRAME: Final = 256 * KIB
 """Payload of the frames we send. Between two of them a ping or a Close gets in: at
 10 Mbit/s it waits for 0.2 s, and a message of 1 MiB costs three more headers."""
-
-_PLAIN_TEXT: Final = 0x80 | _frames.TEXT
-_PLAIN: Final = frozenset({_PLAIN_TEXT, 0x80 | _frames.BINARY})
-"""First bytes of data frames that are whole messages and need no inflating."""
 
 _EXPANSION: Final = 1032
 """The most that deflate expands by, says zlib."""
@@ -86,8 +84,9 @@ class Protocol:
         self._limits, self._deflate = _make_extension(client, options, deflate)
         role = ConnectionType.CLIENT if client else ConnectionType.SERVER
         self._wsproto = Connection(role, extensions=[self._limits])
-        self._parsed: Iterator[WsprotoEvent] = iter(())
-        self._max_plain = min(options.max_message_size, options.max_frame_size)
+        self._parsed: Iterator[WsprotoEvent] | None = None  # what wsproto has yet to tell
+        most = min(options.max_message_size, options.max_frame_size)
+        self._lane = Lane(client=client, max_size=most)
         bounded = options.max_message_size <= _INFLATE_STEP * _EXPANSION
         self._step = None if bounded or not self._limits.inflates else _INFLATE_STEP
         self._counted = 0  # bytes of the current message that parts have told so far
@@ -113,6 +112,23 @@ class Protocol:
             self._unread = self._unread[self._at :] + data if self._unread else data
             self._at = 0
 
+    def next_messages(self, most: int, room: float = math.inf) -> list[tuple[Data, int]]:
+        """Return the next messages that came whole in plain frames, each with its size in bytes.
+
+        No more than ``most``, and no more than fill ``room`` bytes. If there are none
+        `next_event` knows what comes next.
+        """
+        if self._parsed is not None or self._owed or self._in_message or self._lane.left:
+            return []
+        messages, end = self._lane.read(self._unread, self._at, most, room)
+        self._advance(end)
+        return messages
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more comes of the bytes so far."""
+        return not self._unread and self._parsed is None
+
     def next_event(self, most_frames: float = math.inf) -> Event | None:
         """Return the next event, or `None` if more bytes are needed first.
 
@@ -121,43 +137,57 @@ class Protocol:
         """
         self.unfinished = False
         while not self._deaf:
-            for parsed in self._parsed:
+            for parsed in self._parsed or ():
                 event = self._translate(parsed)
                 if event is not None:
                     return event
+            self._parsed = None
             if not self._unread:
                 break
             if most_frames <= 0:
                 self.unfinished = True
                 break
-            if not self._owed:
-                plain = self._next_frame()
-                if plain is not None:
-                    return plain
-                if not self._owed:
+            part = self._next_plain()
+            if part is not None:
+                return part
+            if self._parsed is None and not self._lane.left:
+                if not (self._owed or self._find_owed()):
                     break  # not even a header yet
-            self._feed_wsproto()
+                self._feed_wsproto()
             most_frames -= 1
         return None
 
-    def _next_frame(self) -> MessagePart | None:
-        """Return the message in a plain frame; of any other note how much is wsproto's."""
+    def _next_plain(self) -> MessagePart | None:
+        """Return what the straight lane makes of the next bytes, if it is open to them."""
+        lane = self._lane
+        if self._owed or self._in_message:
+            return None
+        if not lane.left:
+            for message, size in self.next_messages(1):
+                return MessagePart(message, size, final=True)
+            self._advance(lane.begin(self._unread, self._at))
+        piece = self._unread[self._at : self._at + lane.left]
+        self._advance(self._at + len(piece))
+        part = lane.take(piece) if piece else None
+        if lane.rejected:  # wsproto shall say why
+            data = _frames.encode_frame(_frames.TEXT, lane.rejected, masked=not self._client)
+            self._wsproto.receive_data(data)
+            self._parsed = self._wsproto.events()
+        return part if part is not None and (part.data or part.final) else None
+
+    def _find_owed(self) -> bool:
+        """Note how much of what comes is wsproto's; return whether that is known yet."""
         at = self._at
         extent = _frames.frame_extent(self._unread, at)
         if extent is None:
             if len(self._unread) >= at + 2 and self._unread[at] & 0x0F > _frames.BINARY:
                 self._owed = 2  # a long control frame, or no opcode at all: wrong as it stands
-            return None
-        start, end = extent
-        message = self._read_plain(at, start, end)
-        if message is not None:
-            self._advance(end)
-            return MessagePart(message, end - start, final=True)
-        self._owed = end - at
+            return self._owed > 0
+        self._owed = extent[1] - at
         first = self._unread[at]
         if first & 0x0F < 8:  # of fragments, too, we must know what may follow
             self._in_message = not first & 0x80
-        return None
+        return True
 
     def _advance(self, to: int) -> None:
         """Be done with what has been read up to there; with all of it, keep none."""
@@ -165,29 +195,6 @@ class Protocol:
             self._unread, self._at = b"", 0
         else:
             self._at = to
-
-    def _read_plain(self, at: int, start: int, end: int) -> Data | None:
-        """Return the message in a frame, or `None` if that is not plain to see."""
-        data = self._unread
-        first, second = data[at], data[at + 1]
-        if (
-            first not in _PLAIN
-            or self._in_message
-            or end > len(data)
-            or (second > 127) is self._client
-            or end - start > self._max_plain
-            or _wasteful(second & 0x7F, end - start)
-        ):
-            return None
-        payload: bytes | bytearray = data[start:end]
-        if not self._client:
-            payload = _frames.apply_mask(data[start:end], data[start - 4 : start])
-        if first != _PLAIN_TEXT:
-            return bytes(payload)
-        try:
-            return str(payload, "utf-8")
-        except UnicodeDecodeError:
-            return None  # wsproto shall say so
 
     def _feed_wsproto(self) -> None:
         """Hand over what there is of the frame that it is to read."""
@@ -208,7 +215,7 @@ class Protocol:
             return PongReceived(bytes(event.payload))
         assert isinstance(event, CloseConnection)
         self._deaf = True
-        self._unread = b""
+        self._unread, self._at, self._parsed = b"", 0, None
         if self._wsproto.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
             code = CloseCode.BAD_GATEWAY if self._limits.bad_gateway else event.code
             return CloseReceived(int(code), event.reason or "")
@@ -224,21 +231,25 @@ class Protocol:
     # Sending...
 
     def encode(
-        self, message: PreparedMessage, *, compress: bool | None = None
+        self, message: PreparedMessage | Data, *, compress: bool | None = None
     ) -> tuple[bytes, ...]:
         """Return the frames of a whole message.
 
         ``compress``: `True` and `False` overrule `Deflate.threshold`; without
-        permessage-deflate nothing is ever compressed. A server keeps what it encoded
-        in ``message`` for the next connection with the same parameters.
+        permessage-deflate nothing is ever compressed. A server keeps what it encoded of a
+        prepared message in it, for the next connection with the same parameters.
         """
-        deflate = self._deflate if self._compresses(len(message.payload), compress) else None
+        if not isinstance(message, PreparedMessage):
+            payload = message.encode() if isinstance(message, str) else message
+            return self._encode(message, payload, self._deflate_for(len(payload), compress))
+        data, payload = message.data, message.payload
+        deflate = self._deflate_for(len(payload), compress)
         if self._client or (deflate is not None and deflate.shared_key is None):
-            return self._encode(message, deflate)
+            return self._encode(data, payload, deflate)
         key = None if deflate is None else deflate.shared_key
         frames = message.encoded.get(key)
         if frames is None:
-            frames = message.encoded[key] = self._encode(message, deflate)
+            frames = message.encoded[key] = self._encode(data, payload, deflate)
         return frames
 
     def encode_part(
@@ -254,7 +265,7 @@ class Protocol:
 
     def compresses_parts(self, compress: bool | None) -> bool:
         """Whether a message sent in parts, of unknown size, is to be compressed."""
-        return self._compresses(math.inf, compress)
+        return self._deflate_for(math.inf, compress) is not None
 
     def ping(self, payload: bytes) -> bytes:
         """Return a Ping frame."""
@@ -269,16 +280,20 @@ class Protocol:
         wire_code = CloseReason.NO_STATUS_RCVD if code == CloseCode.NO_STATUS else code
         return self._wsproto.send(CloseConnection(wire_code, reason))
 
-    def _compresses(self, size: float, compress: bool | None) -> bool:
-        if self._deflate is None:
-            return False
-        return size >= self._deflate.threshold if compress is None else compress
+    def _deflate_for(self, size: float, compress: bool | None) -> PerMessageDeflate | None:
+        """Return what compresses a message of some size, `None` if it stays as it is."""
+        deflate = self._deflate
+        if deflate is None:
+            return None
+        wanted = size >= deflate.threshold if compress is None else compress
+        return deflate if wanted else None
 
     def _encode(
-        self, message: PreparedMessage, deflate: PerMessageDeflate | None
+        self, data: Data, payload: bytes, deflate: PerMessageDeflate | None
     ) -> tuple[bytes, ...]:
-        payload = message.payload if deflate is None else deflate.compress(message.payload)
-        return self._split(_opcode(message.data), payload, rsv1=deflate is not None, fin=True)
+        if deflate is not None:
+            payload = deflate.compress(payload)
+        return self._split(_opcode(data), payload, rsv1=deflate is not None, fin=True)
 
     def _split(self, opcode: int, payload: bytes, *, rsv1: bool, fin: bool) -> tuple[bytes, ...]:
         masked = self._client
@@ -295,11 +310,6 @@ class Protocol:
             )
             for index in range(last + 1)
         )
-
-
-def _wasteful(short: int, size: int) -> bool:
-    """Whether a length was sent in a longer form than needed (RFC 6455, section 5.2)."""
-    return short > 125 and size <= (125 if short == 126 else 0xFFFF)
 
 
 def _opcode(data: Data) -> int:

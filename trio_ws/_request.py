@@ -20,6 +20,7 @@ from ._http_request import RequestHead, read_credentials
 from ._http_response import Response
 from ._messages import CloseCode, CloseInfo
 from ._options import Options
+from ._pump import Pump
 from ._server_statistics import ServerStatistics
 from ._session import Session
 from ._streams import over_tls, stream_address, tls_of
@@ -167,6 +168,7 @@ class WebSocketRequest(Request):
         name: str,
         draining: Flag,
         budget: Budget | None,
+        pump: Pump | None,
         on_accept: Callable[[WebSocket], None],
         on_reject: Callable[[int], None],
         client: Client | None = None,
@@ -178,6 +180,7 @@ class WebSocketRequest(Request):
         self._name = name
         self._draining = draining
         self._budget = budget
+        self._pump = pump
         self._on_accept = on_accept
         self._on_reject = on_reject
         self._answered = False
@@ -274,6 +277,7 @@ class WebSocketRequest(Request):
             draining=self._draining,
             name=self._name,
             budget=self._budget,
+            pump=self._pump,
         )
 
 

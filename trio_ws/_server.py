@@ -38,6 +38,7 @@ from ._listeners import (
 )
 from ._messages import CloseCode, check_close
 from ._options import Options
+from ._pump import open_pump
 from ._server_connection import Handler, ServerConnection, ServerState
 from ._server_statistics import ServerStatistics
 from ._websocket import WebSocket
@@ -156,7 +157,15 @@ class Server:
         """Serve until drained or cancelled, then see to it that every peer is told."""
         try:
             async with trio.open_nursery() as nursery:
-                await self._accept(handler_nursery or nursery, task_status)
+                pump = self._state.pump = open_pump()
+                if pump is not None:
+                    with trio.CancelScope(shield=True):  # the listeners are to be closed yet
+                        await nursery.start(pump.run)
+                try:
+                    await self._accept(handler_nursery or nursery, task_status)
+                finally:
+                    if pump is not None:
+                        pump.stop()
         except BaseExceptionGroup as group:
             # Ctrl-C: our nurseries are nobody's business.
             rest = group.split((KeyboardInterrupt, trio.Cancelled))[1]

@@ -22,6 +22,7 @@ from ._http_request import RequestHead
 from ._http_response import BadRequest, Response
 from ._messages import CloseCode
 from ._options import Options
+from ._pump import Pump
 from ._request import Request, WebSocketRequest, is_secure
 from ._server_statistics import ServerStatistics, Traffic
 from ._streams import LINGER_TIME, READ_SIZE, linger, network_of, stream_address
@@ -54,6 +55,8 @@ class ServerState:
 
     handler: Handler
     options: Options
+    pump: Pump | None = None
+    """Who reads for connections that are sockets."""
     draining: Flag = attrs.field(factory=Flag)
     goodbye: tuple[int, str] = (CloseCode.SERVICE_RESTART, "")
     """What is said to those who are accepted nevertheless."""
@@ -304,6 +307,7 @@ class ServerConnection:
             name=self.id,
             draining=self._state.draining,
             budget=self._state.budget,
+            pump=self._state.pump,
             on_accept=self._on_accept,
             on_reject=self._count_rejection,
             client=client,

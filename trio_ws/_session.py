@@ -18,6 +18,7 @@ from ._keepalive import run_keepalive
 from ._messages import CloseCode
 from ._options import Options
 from ._protocol import Protocol
+from ._pump import Pump
 from ._streams import stream_address
 from ._websocket import WebSocket
 
@@ -44,11 +45,12 @@ class Session:
         draining: Flag | None = None,
         name: str | None = None,
         budget: Budget | None = None,
+        pump: Pump | None = None,
     ) -> None:
         protocol = Protocol(client=client, options=options, deflate=deflate)
         protocol.receive_data(leftover)  # frames may come right behind the handshake
         self._connection = Connection(
-            stream, protocol, options, client=client, name=name, budget=budget
+            stream, protocol, options, client=client, name=name, budget=budget, pump=pump
         )
         self.ws = WebSocket(
             self._connection,
@@ -64,9 +66,8 @@ class Session:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
         connection = self._connection
-        self._nursery = connection.tasks = await self._manager.__aenter__()
-        self._nursery.start_soon(connection.run_reader, name=f"reader of {connection.id}")
-        self._nursery.start_soon(connection.run_writer, name=f"writer of {connection.id}")
+        self._nursery = await self._manager.__aenter__()
+        connection.start(self._nursery)
         if connection.options.ping_interval != math.inf:
             self._nursery.start_soon(self._run_keepalive, name=f"keepalive of {connection.id}")
         return self.ws
@@ -83,7 +84,8 @@ class Session:
         self._connection.begin_close(code, reason, by_user=True)
         self._keepalive.cancel()
         try:
-            await self._connection.over.wait()
+            if not self._connection.over.is_set():  # the nursery's end is a schedule point, too
+                await self._connection.over.wait()
         finally:  # even if one of the tasks, against all promises, has failed
             self._connection.close_account()
             await self._manager.__aexit__(None, None, None)

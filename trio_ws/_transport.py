@@ -17,6 +17,9 @@ import trio
 from ._options import KIB
 from ._streams import READ_SIZE
 
+READ: Final = READ_SIZE + KIB
+"""Bytes of one read from a socket: so a message of 64 KiB and its header need only one."""
+
 WRITE_SLICE: Final = 16 * KIB
 """Bytes handed at a time to a stream that is no socket, so that ``write_timeout`` sees
 progress: the size of a TLS record (RFC 8446, section 5.1)."""
@@ -29,11 +32,30 @@ class Transport:
         self.stream = stream
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._direct = self._socket if _is_of_the_kernel(self._socket) else None
+        self._error: OSError | None = None  # met by `read_now`, for `read` to tell
 
     @property
     def direct(self) -> bool:
-        """Whether `write_now` is worth a try."""
+        """Whether `read_now` and `write_now` are worth a try."""
         return self._direct is not None
+
+    def fileno(self) -> int:
+        """Return the descriptor of a `direct` transport, -1 once it is closed."""
+        assert self._direct is not None
+        return self._direct.fileno()
+
+    def read_now(self) -> bytes | None:
+        """Return bytes from the peer; `None` if there are none just now.
+
+        No bytes: there will never be more, and `read` tells why.
+        """
+        try:
+            return os.read(self.fileno(), READ)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            self._error = exc
+            return b""
 
     async def read(self) -> bytes:
         """Return bytes from the peer, none at the end; a checkpoint.
@@ -43,14 +65,13 @@ class Transport:
         """
         if self._direct is None:
             return bytes(await self.stream.receive_some(READ_SIZE))
-        while True:
+        data = None
+        while data is None:  # the kernel's word may not be good for long
             await trio.lowlevel.wait_readable(self._direct)
-            try:
-                return os.read(self._direct.fileno(), READ_SIZE)
-            except BlockingIOError:
-                continue  # the kernel's word was not good for long
-            except OSError as exc:
-                raise trio.BrokenResourceError(f"reading failed: {exc}") from exc
+            data = b"" if self._error else self.read_now()
+        if self._error is not None:
+            raise trio.BrokenResourceError(f"reading failed: {self._error}") from self._error
+        return data
 
     def write_now(self, data: bytes | memoryview) -> int:
         """Return how many bytes the network took at once.
@@ -63,6 +84,11 @@ class Transport:
             return os.write(self._direct.fileno(), data)
         except OSError:
             return 0
+
+    def close_now(self) -> None:
+        """End TCP, if the transport is `direct`."""
+        if self._direct is not None:
+            self._direct.close()
 
     async def write(self, data: memoryview) -> int:
         """Wait until the network takes bytes, and return how many.

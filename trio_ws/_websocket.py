@@ -207,16 +207,21 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
 
         Concurrency: any number of tasks; messages leave in the order of the calls.
         """
-        message = data if isinstance(data, PreparedMessage) else PreparedMessage(data)
+        prepared = isinstance(data, PreparedMessage)
+        message = data if prepared else as_data(data)
+        outbox, encode = self._outbox, self._connection.protocol.encode
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self._outbox.take_turn()
-        try:
-            frames = self._connection.protocol.encode(message, compress=compress)
-            self._outbox.put(frames, shared=message is data)
-        finally:
-            self._outbox.end_turn()
+        if outbox.has_room():
+            outbox.put(encode(message, compress=compress), shared=prepared)
+        else:
+            await outbox.take_turn()
+            try:
+                outbox.put(encode(message, compress=compress), shared=prepared)
+            finally:
+                outbox.end_turn()
         self._connection.messages_sent += 1
-        await self._pace.step_uncancelled()
+        if self._pace.is_due():
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def open_message(self, *, text: bool, compress: bool | None = None) -> MessageSender:
         """Send one message in fragments: ``async with ws.open_message(text=True) as part``.

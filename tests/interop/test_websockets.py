@@ -324,6 +324,7 @@ async def test_our_client_and_they_answer_each_others_pings(wire: Wire) -> None:
 @pytest.mark.parametrize(("code", "reason"), CLOSES)
 async def test_a_close_of_their_client_is_told_here(code: int, reason: str, wire: Wire) -> None:
     told: list[ConnectionClosed] = []
+    heard = trio.Event()
 
     def talk(ws: Any) -> tuple[int, str]:
         ws.close(code, reason)
@@ -334,9 +335,11 @@ async def test_a_close_of_their_client_is_told_here(code: int, reason: str, wire
             with pytest.raises(ConnectionClosed) as caught:
                 await ws.receive()
             told.append(caught.value)
+            heard.set()
 
     async with our_server(handler, wire) as port:
         answer = await their_client(talk, wire, port)
+        await heard.wait()
         assert answer[0] == code  # what a server answers with: RFC 6455, section 5.5.1
     (error,) = told
     assert (error.code, error.reason) == (code, reason)

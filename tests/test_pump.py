@@ -1,0 +1,201 @@
+"""The pump: who is told when there is something to read, and who is not any more."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_ws import _pump
+from trio_ws._pump import TURN, Pump, open_pump
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+class Recorder:
+    """A source that reads, and notes what it got; ``then`` is done at each read."""
+
+    def __init__(self, ours: socket.socket, then: Callable[[], None] = lambda: None) -> None:
+        self.ours = ours
+        self.then = then
+        self.got: list[bytes] = []
+        self.left = 0
+
+    def read_some(self) -> None:
+        self.got.append(self.ours.recv(100))
+        self.then()
+
+    def leave_pump(self) -> None:
+        self.left += 1
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Pump]:
+    async with trio.open_nursery() as nursery:
+        pump = Pump()
+        nursery.start_soon(pump.run)
+        yield pump
+        pump.stop()
+
+
+async def test_a_source_is_told_each_time_there_is_something_to_read(pair: Pair) -> None:
+    ours, theirs = pair
+    source = Recorder(ours)
+    async with running() as pump:
+        pump.add(ours.fileno(), source)
+        for data in (b"one", b"two"):
+            theirs.send(data)
+            await wait_all_tasks_blocked(0.01)
+        assert source.got == [b"one", b"two"]
+        pump.remove(ours.fileno())
+        theirs.send(b"three")
+        await wait_all_tasks_blocked(0.01)
+        assert source.got == [b"one", b"two"]
+    assert source.left == 0
+
+
+async def test_the_end_of_a_stream_is_something_to_read(pair: Pair) -> None:
+    ours, theirs = pair
+    async with running() as pump:
+        source = Recorder(ours, lambda: pump.remove(ours.fileno()))
+        pump.add(ours.fileno(), source)
+        theirs.close()
+        await wait_all_tasks_blocked(0.01)
+        assert source.got == [b""]
+
+
+async def test_a_source_may_remove_another_whose_turn_would_be_next() -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    sources: list[Recorder] = []
+    async with running() as pump:
+
+        def remove_all() -> None:
+            for each in sources:
+                pump.remove(each.ours.fileno())
+
+        for ours, theirs in pairs:
+            sources.append(Recorder(ours, remove_all))
+            pump.add(ours.fileno(), sources[-1])
+            theirs.send(b"x")
+        await wait_all_tasks_blocked(0.01)
+        assert sorted(source.got for source in sources) == [[], [b"x"]]
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+
+
+async def test_others_get_their_turn_between_many_sources() -> None:
+    pairs = [socket.socketpair() for _ in range(TURN + 1)]
+    read = 0
+    most = 0
+
+    def count() -> None:
+        nonlocal read
+        read += 1
+
+    async with running() as pump:
+        for ours, theirs in pairs:
+            pump.add(ours.fileno(), Recorder(ours, count))
+            theirs.send(b"x")
+        while read < len(pairs):
+            before = read
+            await trio.lowlevel.checkpoint()
+            most = max(most, read - before)
+        assert most == TURN
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+
+
+async def test_a_callback_runs_once_and_behind_those_who_are_ready() -> None:
+    order: list[str] = []
+
+    async def be_ready() -> None:  # it has its turn, that is all
+        order.append("ready")
+
+    def call() -> None:
+        order.append("called")
+
+    async with running() as pump, trio.open_nursery() as nursery:
+        await wait_all_tasks_blocked()
+        nursery.start_soon(be_ready)
+        pump.call_soon(call)
+        pump.call_soon(call)
+        assert order == []
+        await wait_all_tasks_blocked()
+        assert sorted(order) == ["called", "ready"]
+
+
+async def test_a_callback_may_ask_for_another() -> None:
+    called: list[int] = []
+    async with running() as pump:
+
+        def again() -> None:
+            called.append(len(called))
+            if len(called) < 3:
+                pump.call_soon(again)
+
+        pump.call_soon(again)
+        await wait_all_tasks_blocked()
+        assert called == [0, 1, 2]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_who_is_there_when_it_ends_is_sent_away(pair: Pair, cancelled: bool) -> None:
+    ours, _ = pair
+    source = Recorder(ours)
+    called: list[str] = []
+    pump = Pump()
+
+    def call() -> None:
+        called.append("due")
+        pump.call_soon(lambda: called.append("asked for in the end"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        await wait_all_tasks_blocked()
+        pump.add(ours.fileno(), source)
+        pump.call_soon(call)
+        if cancelled:
+            nursery.cancel_scope.cancel()
+        else:
+            pump.stop()
+    assert pump.closed
+    assert source.left == 1
+    assert called == ["due", "asked for in the end"]
+    pump.remove(ours.fileno())  # by one that was sent away: nothing happens
+    pump.call_soon(lambda: called.append("at once"))
+    assert called[-1] == "at once"
+
+
+async def test_one_that_is_cancelled_before_it_runs_closes_nevertheless() -> None:
+    pump = Pump()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        nursery.cancel_scope.cancel()
+    assert pump.closed
+
+
+def test_there_is_none_where_the_system_has_no_epoll(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(_pump.select, "epoll", raising=False)
+    assert open_pump() is None
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="this system has no epoll")
+def test_there_is_one_where_the_system_has_an_epoll() -> None:
+    pump = open_pump()
+    assert pump is not None
+    pump._close()

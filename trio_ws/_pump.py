@@ -1,0 +1,121 @@
+"""One task that reads for all connections which wait for nothing but bytes.
+
+A task of its own costs each connection a task switch and two system calls per read
+(12 µs where a read itself takes 2), and 3 KiB. So a server has its sockets watched together, by
+an epoll that is itself one thing to wait for, and tells a connection when there is
+something to read. Whoever has more to do than that, closing above all, leaves the pump
+for a task of its own.
+
+What should happen soon, but not within the call that asks for it, is done by a second
+task: a connection's answers leave together, and one that was paused goes on reading.
+
+Only Linux has an epoll. Elsewhere each connection keeps its own task.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+TURN: Final = 64
+"""Connections that are read from in a row before other tasks get their turn."""
+
+
+class Source(Protocol):
+    """What can be read from."""
+
+    def read_some(self) -> None:
+        """Read once, without waiting; raises nothing."""
+        ...
+
+    def leave_pump(self) -> None:
+        """Find another way to read; raises nothing."""
+        ...
+
+
+class Pump:
+    """Tells its sources when they can be read."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._sources: dict[int, Source] = {}
+        self._due: dict[Callable[[], None], None] = {}
+        self._work = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+
+    def add(self, fd: int, source: Source) -> None:
+        """Watch a descriptor; `remove` must follow before it is closed."""
+        self._epoll.register(fd, select.EPOLLIN)
+        self._sources[fd] = source
+
+    def remove(self, fd: int) -> None:
+        """Watch a descriptor no more."""
+        if self._sources.pop(fd, None) is not None:  # it may have been closed meanwhile
+            self._epoll.unregister(fd)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back once those tasks that are ready have had their turn; now, if closed."""
+        if self.closed:
+            callback()
+        else:
+            self._due[callback] = None
+            self._work.unpark()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it does nothing any more."""
+        return self._epoll.closed
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Work until stopped or cancelled; then everybody has to see to themselves."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch)
+                    nursery.start_soon(self._call_back)
+                    task_status.started()
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._scope.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _watch(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for fd, _ in self._epoll.poll(0, TURN):
+                source = self._sources.get(fd)
+                if source is not None:  # one before it may have removed it
+                    source.read_some()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _call_back(self) -> None:
+        while True:
+            if not self._due:
+                await self._work.park()
+            self._call_all()
+            await trio.lowlevel.checkpoint()
+
+    def _call_all(self) -> None:
+        due, self._due = self._due, {}
+        for callback in due:
+            callback()
+
+    @trio.lowlevel.enable_ki_protection
+    def _close(self) -> None:
+        self._epoll.close()
+        sources, self._sources = self._sources, {}
+        for source in sources.values():
+            source.leave_pump()
+        while self._due:
+            self._call_all()
+
+
+def open_pump() -> Pump | None:
+    """Return a pump, or `None` where the system has none."""
+    return Pump() if hasattr(select, "epoll") else None
