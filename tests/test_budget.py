@@ -163,6 +163,16 @@ def test_holding_closes_nobody_until_it_is_asked_for() -> None:
     budget.relieve()  # nobody is left who could be asked for more
 
 
+def test_what_is_let_go_of_behind_the_end_is_not_counted_again() -> None:
+    """A task that has been cancelled puts its things in order when its turn comes."""
+    budget = Budget(100)
+    holder = Holder(budget)
+    holder.purse.settle(60)
+    holder.account.close()
+    holder.purse.settle(0)
+    assert (holder.account.held, budget.used) == (0, 0)
+
+
 def test_without_a_budget_there_is_no_purse() -> None:
     assert open_purse(None) is None
 

@@ -87,6 +87,22 @@ async def test_the_end_settles_everything(autojump_clock: MockClock) -> None:
     assert not budget._accounts
 
 
+async def test_an_end_in_the_middle_of_a_write_settles_everything_once(
+    autojump_clock: MockClock,
+) -> None:
+    """The writing task hears of it after the account is closed, or before: as trio likes."""
+    budget = Budget(100_000)
+    for _ in range(20):
+        us, peer = connect(budget)
+        async with us as ws:
+            peer.far.window = 5
+            await ws.send("begun")
+            await settle()
+            assert budget.used == 7
+            await trio.aclose_forcefully(ws)
+    assert budget.used == 0
+
+
 # What does not count, for it is not there...
 
 

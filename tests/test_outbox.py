@@ -401,19 +401,22 @@ def test_none_leaves_at_once_before_those_who_wait_for_room() -> None:
     assert outbox.waiting
 
 
-@pytest.mark.parametrize("budget", [None, Budget(1000)])
+@pytest.mark.parametrize(("shared", "own"), [(False, 10), (True, 0)])
 def test_a_frame_that_has_begun_to_leave_is_neither_waiting_nor_gone(
-    budget: Budget | None,
+    shared: bool, own: int
 ) -> None:
-    account = None if budget is None else budget.open_account(lambda: None)
-    outbox = Outbox(math.inf, lambda: None, account)
-    outbox.begin(10)
+    budget = Budget(1000)
+
+    def write_through(frame: bytes) -> bool:
+        outbox.begin(len(frame))
+        return True
+
+    account = budget.open_account(lambda: None)
+    outbox = Outbox(math.inf, lambda: None, account, write_through)
+    outbox.put([b"0123456789"], shared=shared)
     assert (outbox.size, outbox.waiting, outbox.empty) == (10, False, False)
-    if budget is not None:
-        assert budget.used == 10
+    assert budget.used == own
     outbox.discard()
-    assert outbox.size == 10
+    assert (outbox.size, budget.used) == (10, own)
     outbox.written()
-    assert (outbox.size, outbox.empty) == (0, True)
-    if budget is not None:
-        assert budget.used == 0
+    assert (outbox.size, outbox.empty, budget.used) == (0, True, 0)

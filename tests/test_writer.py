@@ -175,6 +175,30 @@ async def test_a_single_frame_that_leaves_in_part_goes_on_with_the_rest(
         peer.send(CLOSE)
 
 
+async def test_a_flush_for_what_was_taken_back_tears_no_frame(
+    sockets: Sockets, pump: Pump | None, autojump_clock: MockClock
+) -> None:
+    stream, peer = sockets
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    async with server(stream, pump) as ws:
+        peer.send(encode_frame(TEXT, b"the first call lets others run", masked=True))
+        await ws.receive()
+        peer.send(encode_frame(TEXT, b"not in a hurry", masked=True))
+        await wait_all_tasks_blocked()
+        connection = ws._connection
+        connection.forget_ping(b"1", connection.start_ping(b"1"))
+        await ws.receive()
+        connection.send_nowait(PreparedMessage(bytes(60_000)))  # leaves in part, past the queue
+        connection.send_nowait(PreparedMessage("behind it"))
+        got = bytearray()
+        while not got.endswith(b"behind it"):
+            await wait_all_tasks_blocked()
+            with contextlib.suppress(BlockingIOError):
+                got += peer.recv(100_000)
+        assert got == b"\x82\x7e\xea\x60" + bytes(60_000) + b"\x81\x09behind it"
+        peer.send(CLOSE)
+
+
 async def test_a_peer_that_takes_nothing_is_given_up(
     sockets: Sockets, pump: Pump | None, autojump_clock: MockClock
 ) -> None:

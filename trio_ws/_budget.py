@@ -98,9 +98,12 @@ class Account:
         """What it holds alone."""
         self.shared: int = 0
         """What it holds together with other members of rooms."""
+        self.closed: bool = False
+        """Whether it holds nothing alone any more, whatever its purses still say."""
 
     def close(self) -> None:
         """Give up all that it holds alone."""
+        self.closed = True
         self.budget.used -= self.held
         self.held = 0
         self.budget.forget(self)
@@ -128,10 +131,13 @@ class Purse:
 
         It may be this one: everything has to be in order before this is called.
         """
+        account = self._account
+        if account.closed:
+            return  # it has been given up as a whole: not twice
         change = held - self._held
         self._held = held
-        self._account.held += change
-        budget = self._account.budget
+        account.held += change
+        budget = account.budget
         budget.used += change
         if change > 0 and budget.used > budget.limit:
             budget.relieve()

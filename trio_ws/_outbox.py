@@ -136,12 +136,12 @@ class Outbox:
 
         ``shared``: the same frames are queued elsewhere, and cost nothing here.
         """
-        if len(frames) == 1 and not self.feeders and self.empty and self._write_through(frames[0]):
-            return
         size = sum(map(len, frames))
-        self._data.extend(frames)
-        self.size += size
-        self._on_work()
+        past = len(frames) == 1 and not self.feeders and self.empty
+        if not (past and self._write_through(frames[0])):
+            self._data.extend(frames)
+            self.size += size
+            self._on_work()
         if self._purse is not None:
             self._settle(self._purse, 0 if shared else size)
 
@@ -208,8 +208,6 @@ class Outbox:
         """Say that a frame past the queue has left in part; `written` must follow."""
         self._in_flight = True
         self.size = self._batch_size = size
-        if self._purse is not None:
-            self._settle(self._purse, size)
 
     def wake_writer(self) -> None:
         """Let the writing task see what there is to write."""

@@ -75,6 +75,9 @@ class Writer:
     def flush(self) -> None:
         """Write what the network takes at once; the rest is the task's."""
         self._flush_due = False
+        if self._rest:  # what was due has been taken back, and another frame has begun to leave
+            self._wake()
+            return
         self._flushing = True  # room calls for more, in the middle of this
         try:
             while self.outbox.waiting:
