@@ -50,6 +50,7 @@ import attrs
 import trio
 
 from ._budget import Account, Budget, open_purse
+from ._connection_pump import PumpedReading
 from ._errors import ConnectionClosed, ConnectionEnded, ConnectionLost, ProtocolViolation
 from ._inbox import Inbox
 from ._linked_nursery import LinkedNursery
@@ -65,7 +66,8 @@ from ._messages import (
     Violated,
 )
 from ._options import KIB, Options
-from ._outbox import Outbox, PingEntry
+from ._outbox import Outbox
+from ._pings import Ping, Pings
 from ._protocol import Protocol
 from ._pump import Pump
 from ._streams import linger
@@ -86,17 +88,6 @@ receive, or to answer what came before a violation."""
 GOODBYE_TIME: Final = 1.0
 """Seconds that our Close has to leave when the consumer has taken all the grace, and that the
 reading task has to find out how it ended when writing has failed."""
-
-
-@attrs.define(eq=False)
-class Ping:
-    """A Ping on its way."""
-
-    left_at: float
-    left: bool = False
-    entry: PingEntry | None = None
-    round_trip: float | None = None
-    over: trio.Event = attrs.field(factory=trio.Event)
 
 
 class Connection:
@@ -121,8 +112,6 @@ class Connection:
         self.id: str = name or new_id()
         self.inbox: Inbox = Inbox(options.receive_buffer, self._on_drained, account, self._on_room)
         self.nurseries: list[LinkedNursery] = []
-        self.pings: dict[bytes, Ping] = {}
-        self.latency: float | None = None
         self.info: CloseInfo | None = None
         self.over: trio.Event = trio.Event()
         self.tasks: trio.Nursery  # where those of the connection run; set by `Session`
@@ -136,11 +125,11 @@ class Connection:
         self._transport = Transport(stream)
         self._purse = open_purse(account)
         self.pump: Pump | None = pump if self._transport.direct else None
-        self._pumped = False  # the pump reads for us, or will when there is room
-        self._watched = False  # ... and it is the former
+        self._pumped: PumpedReading | None = None
         self._broken: Exception | None = None  # a bug met by the pump
         self._writer = Writer(self._transport, options, self)
         self.outbox: Outbox = self._writer.outbox
+        self.pings: Pings = Pings(self.outbox, protocol)
         self._room = trio.lowlevel.ParkingLot()  # the reading task, while the inbox is full
         self._reading = trio.CancelScope(shield=True)
         self._cause: BaseException | None = None
@@ -161,8 +150,8 @@ class Connection:
         if self.pump is None or self.pump.closed:
             self.start_task(self.run_reader, "reader")
         else:
-            self._pumped = True
-            self._go_on()  # with what came right behind the handshake
+            self._pumped = PumpedReading(self.pump, self._transport, self)
+            self._pumped.go_on()  # with what came right behind the handshake
 
     def start_task(self, function: Callable[[], Awaitable[object]], name: str) -> None:
         """Run one of the connection's tasks."""
@@ -193,16 +182,7 @@ class Connection:
         """Queue a Ping without waiting for anything."""
         if self.info is not None:
             raise self.sender_error()
-        ping = self.pings[payload] = Ping(trio.current_time())
-        ping.entry = self.outbox.put_ping(self.protocol.ping(payload), lambda: _set_left(ping))
-        return ping
-
-    def forget_ping(self, payload: bytes, ping: Ping) -> None:
-        """Stop waiting for a Pong, or for the Ping to leave."""
-        if not ping.left and ping.entry is not None:
-            self.outbox.withdraw_ping(ping.entry)
-        if self.pings.get(payload) is ping:  # another may have followed
-            del self.pings[payload]
+        return self.pings.start(payload)
 
     # Closing...
 
@@ -243,7 +223,7 @@ class Connection:
     def abort(self) -> None:
         """End TCP now, whatever is still to be said."""
         self._reading.cancel()
-        self.leave_pump()
+        self._leave_pump()
 
     # Nurseries...
 
@@ -273,78 +253,48 @@ class Connection:
             error.info is known for known in self._told
         )
 
-    # Reading while there is nothing else to do: the pump's...
+    # Reading...
 
-    @trio.lowlevel.enable_ki_protection
-    def read_some(self) -> None:
-        """Take what has come."""
-        data = self._transport.read_now()
-        if data:
-            self._take(data)
-            self._go_on()
-        elif data is not None:  # the end
-            self.leave_pump()
+    def take(self, data: bytes) -> None:
+        """Take what was read."""
+        self._interrupted = False
+        self.last_received = trio.current_time()
+        self.bytes_received += len(data)
+        self.protocol.receive_data(data)
 
-    @trio.lowlevel.enable_ki_protection
-    def leave_pump(self) -> None:
-        """Let a task of our own read from now on."""
-        if self._pumped:
-            self._set_watched(False)
-            self._pumped = False
-            self.reading_since = self.reading_since or trio.current_time()
-            if self._has_answered_close and not self.nurseries:
-                self._finish()
-            else:
-                self.start_task(self.run_reader, "reader")
-
-    @property
-    def _has_answered_close(self) -> bool:
-        """Whether the peer has said Close, and our answer has left: nothing is left to do."""
-        said = self.info is not None and self.info.initiator == "remote"
-        return said and self._writer.finished.is_set()
-
-    @trio.lowlevel.enable_ki_protection
-    def _go_on(self) -> None:
-        """Handle what has come, and have more read when that is all there is to do."""
-        assert self.pump is not None
-        try:
-            unfinished = self._pumped and self._dispatch()
-        except Exception as exc:  # noqa: BLE001  # the reading task shall tell
-            self._broken = exc
-            self.leave_pump()
-            return
+    def handle(self) -> bool:
+        """Handle what was taken; return whether there is more to handle at once."""
+        unfinished = self._dispatch()
         if self._purse is not None:
             self._purse.settle(self.protocol.held)
-        if not self._pumped:
-            return
-        if self.pump.closed:  # while reading was paused
-            self.leave_pump()
-            return
-        self._interrupted = unfinished or self.inbox.full
-        self._set_watched(not self._interrupted)
         if unfinished:
-            self.pump.call_soon(self._go_on)
+            self._interrupted = True
         elif self.inbox.full:
+            self._interrupted = self.inbox.paused = True
             self.reading_since = None
-            self.inbox.paused = True
-
-    def _set_watched(self, watched: bool) -> None:
-        assert self.pump is not None
-        if watched is self._watched:
-            return
-        self._watched = watched
-        if watched:
-            self.pump.add(self._transport.fileno(), self)
-        else:
-            self.pump.remove(self._transport.fileno())
+        return unfinished
 
     def _on_room(self) -> None:
         """Somebody has received: reading may go on."""
         self.reading_since = trio.current_time()
-        if self.pump is not None and self._pumped:
-            self.pump.call_soon(self._go_on)
-        else:
+        if self._pumped is None or self._pumped.over:
             self._room.unpark_all()
+        else:
+            self._pumped.on_room()
+
+    def _leave_pump(self) -> None:
+        if self._pumped is not None:
+            self._pumped.leave_pump()
+
+    def on_pump_left(self, error: Exception | None) -> None:
+        """Let a task read from now on, if there is anything left to do."""
+        self._broken = error
+        self.reading_since = self.reading_since or trio.current_time()
+        answered = self.info is not None and self.info.initiator == "remote"
+        if answered and self._writer.finished.is_set() and not self.nurseries:
+            self._finish()
+        else:
+            self.start_task(self.run_reader, "reader")
 
     # The reading task...
 
@@ -388,31 +338,19 @@ class Connection:
         if self._broken is not None:
             raise self._broken
         while True:
-            while self._dispatch():
-                self._interrupted = True
+            while self.handle():  # noqa: ASYNC110  # the checkpoint is for others
                 await trio.lowlevel.checkpoint()
-            if self._purse is not None:
-                self._purse.settle(self.protocol.held)
             if self._done:
                 return True
             if self.inbox.full:
-                self.reading_since = None
-                self._interrupted = True
-                self.inbox.paused = True
                 await self._room.park()
                 continue
             data = await self._transport.read()
             if not data:
                 self._lose("the peer ended TCP without a Close", None)
                 return False
-            self._take(data)
+            self.take(data)
             del data  # or it would be kept until more comes
-
-    def _take(self, data: bytes) -> None:
-        self._interrupted = False
-        self.last_received = trio.current_time()
-        self.bytes_received += len(data)
-        self.protocol.receive_data(data)
 
     def _dispatch(self) -> bool:
         """Handle what has come; return whether there may be more to handle at once."""
@@ -443,20 +381,12 @@ class Connection:
         if isinstance(event, PingReceived):
             self.outbox.put_pong(partial(self.protocol.pong, event.payload))
         elif isinstance(event, PongReceived):
-            self._match_pong(event.payload)
+            self.pings.match(event.payload)
         elif isinstance(event, CloseReceived):
             self._on_close(event)
         else:
             self._on_violation(event)
         return 0
-
-    def _match_pong(self, payload: bytes) -> None:
-        """A Pong answers its Ping and all before it (RFC 6455, section 5.5.3)."""
-        now = trio.current_time()
-        while payload in self.pings:
-            ping = self.pings.pop(next(iter(self.pings)))
-            ping.round_trip = self.latency = now - ping.left_at
-            ping.over.set()
 
     def _on_close(self, event: CloseReceived) -> None:
         self._done = True
@@ -504,9 +434,8 @@ class Connection:
         self.inbox.end(self._receiver_error)
         if self._answered:
             self.outbox.refuse(self.sender_error)
-        for ping in self.pings.values():
-            ping.over.set()
-        self.leave_pump()
+        self.pings.wake_all()
+        self._leave_pump()
 
     def _queue_close(self) -> None:
         """Say Close, once: behind what was sent before."""
@@ -523,7 +452,7 @@ class Connection:
         now = trio.current_time()
         deadline = max(min(self._ended_at, now) + seconds, now + min(GOODBYE_TIME, seconds))
         self._reading.deadline = min(self._reading.deadline, deadline)
-        self.leave_pump()
+        self._leave_pump()
 
     async def _part(self) -> bool:
         """Let the last frames out, then see the peer end TCP where that is its part."""
@@ -603,11 +532,6 @@ def new_id() -> str:
 
 def _lost(reason: str) -> CloseInfo:
     return CloseInfo(CloseCode.ABNORMAL, reason, "lost", clean=False)
-
-
-def _set_left(ping: Ping) -> None:
-    ping.left = True
-    ping.left_at = trio.current_time()
 
 
 def close_code_for(error: BaseException) -> CloseCode:

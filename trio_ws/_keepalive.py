@@ -13,7 +13,8 @@ import secrets
 
 import trio
 
-from ._connection import Connection, Ping
+from ._connection import Connection
+from ._pings import Ping
 
 
 async def run_keepalive(connection: Connection) -> None:
@@ -29,7 +30,7 @@ async def run_keepalive(connection: Connection) -> None:
         ping = connection.start_ping(payload)
         if not await _lives(connection, ping, received):
             connection.give_up(f"keepalive: nothing came for {timeout} s after a ping")
-        connection.forget_ping(payload, ping)
+        connection.pings.forget(payload, ping)
 
 
 async def _lives(connection: Connection, ping: Ping, received: int) -> bool:

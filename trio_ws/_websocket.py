@@ -127,7 +127,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
     @property
     def latency(self) -> float | None:
         """The last round trip of a ping in seconds, keepalive's included."""
-        return self._connection.latency
+        return self._connection.pings.latency
 
     def statistics(self) -> WebSocketStatistics:
         """Return counters and queue lengths of this moment."""
@@ -274,7 +274,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         try:
             await ping.over.wait()
         finally:
-            self._connection.forget_ping(content, ping)
+            self._connection.pings.forget(content, ping)
         if ping.round_trip is None:
             raise self._connection.sender_error()
         return ping.round_trip

@@ -1,0 +1,94 @@
+"""How a connection is read while its server's pump watches its socket."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from ._inbox import Inbox
+from ._pump import Pump
+from ._transport import Transport
+
+
+class Reader(Protocol):
+    """What handles what is read: a connection."""
+
+    inbox: Inbox
+
+    def take(self, data: bytes) -> None:
+        """Take what was read."""
+        ...
+
+    def handle(self) -> bool:
+        """Handle what was taken; return whether there is more to handle at once."""
+        ...
+
+    def on_pump_left(self, error: Exception | None) -> None:
+        """Read with a task from now on."""
+        ...
+
+
+class PumpedReading:
+    """Reads whenever the pump says so; pauses while the inbox is full."""
+
+    def __init__(self, pump: Pump, transport: Transport, reader: Reader) -> None:
+        self._pump = pump
+        self._transport = transport
+        self._reader = reader
+        self._watched = False
+        self.over: bool = False
+        """Whether it has been left, for good."""
+
+    @trio.lowlevel.enable_ki_protection
+    def read_some(self) -> None:
+        """Take what has come."""
+        data = self._transport.read_now()
+        if data:
+            self._reader.take(data)
+            self.go_on()
+        elif data is not None:  # the end
+            self.leave_pump()
+
+    def leave_pump(self) -> None:
+        """Let a task read from now on."""
+        self._leave(None)
+
+    @trio.lowlevel.enable_ki_protection
+    def go_on(self) -> None:
+        """Handle what has come, and have more read when that is all there is to do."""
+        if self.over:
+            return
+        try:
+            unfinished = self._reader.handle()
+        except Exception as exc:  # noqa: BLE001  # the task shall tell
+            self._leave(exc)
+            return
+        if self.over:
+            return
+        if self._pump.closed:  # while reading was paused
+            self._leave(None)
+            return
+        self._watch(not (unfinished or self._reader.inbox.full))
+        if unfinished:
+            self._pump.call_soon(self.go_on)
+
+    def on_room(self) -> None:
+        """Go on: the inbox is not full any more."""
+        self._pump.call_soon(self.go_on)
+
+    def _watch(self, watched: bool) -> None:
+        if watched is self._watched:
+            return
+        self._watched = watched
+        if watched:
+            self._pump.add(self._transport.fileno(), self)
+        else:
+            self._pump.remove(self._transport.fileno())
+
+    @trio.lowlevel.enable_ki_protection
+    def _leave(self, error: Exception | None) -> None:
+        if not self.over:
+            self._watch(False)
+            self.over = True
+            self._reader.on_pump_left(error)
