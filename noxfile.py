@@ -76,6 +76,7 @@ _NOT_OURS = [
     "ASYNC91",  # see below
 ]
 _STARTABLE = [
+    "serve_asgi",
     "serve_websocket",
     "serve_websocket_listeners",
     "serve_websocket_unix",

@@ -236,25 +236,33 @@ def test_no_request_of_64_kib_costs_more_than_a_moment(headers: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "content"),
     [
-        b"Content-Length: 5\r\n\r\n12345",
-        b"Content-Length: 0\r\n\r\n",
-        b"Transfer-Encoding: chunked\r\n\r\n3\r\n123\r\n2;x=y\r\n45\r\n0\r\nTrailer: x\r\n\r\n",
-        b"Content-Length: %d\r\n\r\n" % MAX_REQUEST_BODY + b"x" * MAX_REQUEST_BODY,
+        (b"Content-Length: 5\r\n\r\n12345", b"12345"),
+        (b"Content-Length: 0\r\n\r\n", b""),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\n3\r\n123\r\n2;x=y\r\n45\r\n0\r\nT: x\r\n\r\n",
+            b"12345",
+        ),
+        (
+            b"Content-Length: %d\r\n\r\n" % MAX_REQUEST_BODY + b"x" * MAX_REQUEST_BODY,
+            b"x" * MAX_REQUEST_BODY,
+        ),
     ],
     ids=["length", "empty", "chunked", "largest"],
 )
-def test_a_body_is_thrown_away(body: bytes) -> None:
+def test_a_body_belongs_to_its_request(body: bytes, content: bytes) -> None:
     data = b"POST /1 HTTP/1.1\r\nHost: h\r\n" + body
     http = fed(data[:-1])
     assert http.next_request() is None
     http.receive_data(data[-1:] + b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
     assert next_of(http).path == "/1"
+    assert http.request_body == content
     assert http.leftover.startswith(b"GET /2")
     http.respond(Response(status=405, headers={"Allow": "GET"}))
     assert not http.closing
     assert next_of(http).path == "/2"
+    assert http.request_body == b""
 
 
 @pytest.mark.parametrize(

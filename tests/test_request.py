@@ -190,6 +190,25 @@ async def test_a_page_gets_a_request_that_cannot_be_accepted(autojump_clock: Moc
         assert answer.endswith(b"<Request GET /page?q=1> 1")
 
 
+async def test_a_page_gets_what_came_behind_the_headers(autojump_clock: MockClock) -> None:
+    """As long as it is asked with GET: other methods are for handlers other than `Routes`."""
+    routes = Routes()
+
+    @routes.get("/")
+    async def page(request: Request) -> Response:
+        return Response(request.body[::-1])
+
+    async with open_server(routes) as connect:
+        stream = await connect.network.connect("server.test", 80)
+        async with stream:
+            await stream.send_all(
+                b"GET / HTTP/1.1\r\nHost: server.test\r\nConnection: close\r\n"
+                b"Content-Length: 5\r\n\r\nhello"
+            )
+            answer = b"".join([bytes(data) async for data in stream])
+    assert answer.endswith(b"\r\n\r\nolleh")
+
+
 async def test_a_stream_that_is_no_socket_has_no_addresses() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
 

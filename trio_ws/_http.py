@@ -4,7 +4,7 @@
 
     bytes ─receive_data→ HeadBuffer ─one whole head→ h11 ─→ RequestHead ─→ the application
                               │                                                  │
-                              └─ behind the head: a body, thrown away;           │
+                              └─ behind the head: a body, of bounded size;       │
                                  the next request; or frames (leftover)          │
     bytes ←──────────────────────── respond(Response), or accept(RequestHead) ←──┘
 
@@ -36,9 +36,8 @@ from ._http_request import RequestHead, parse_request
 from ._http_response import BadRequest, Response
 
 MAX_REQUEST_BODY: Final = 16 * 1024
-"""Bytes of a request's body on the wire. No request that is served has a use for one;
-this much is thrown away to keep the connection, and 16 KiB in chunks of a byte each cost
-20 ms to parse."""
+"""Bytes of a request's body on the wire. Pages of `Routes` have no use for one; it is enough
+for a form, and 16 KiB in chunks of a byte each cost 20 ms to parse."""
 
 
 class ServerHTTP:
@@ -73,7 +72,7 @@ class ServerHTTP:
         self._eof = True
 
     def next_request(self) -> RequestHead | None:
-        """Return the next request, with its body read and thrown away.
+        """Return the next request, with its body read (`request_body`).
 
         `None` means that more bytes are needed, that the last request is not yet
         answered, or that there will be none (`closed`, `closing`).
@@ -124,6 +123,11 @@ class ServerHTTP:
                 reason=_PHRASES.get(response.status, b""),
             )
         )
+
+    @property
+    def request_body(self) -> bytes:
+        """The body of the request that is in hand."""
+        return self._exchange.body
 
     @property
     def wants_body(self) -> bool:
@@ -203,6 +207,8 @@ class ServerHTTP:
         """Return whether the request can be answered: all has come, or is waited for."""
         while True:
             event = exchange.next_event()
+            if isinstance(event, h11.Data):
+                exchange.body += event.data
             if isinstance(event, h11.EndOfMessage):
                 exchange.read = True
                 self._buffer.put_back(exchange.http.trailing_data[0])
@@ -232,6 +238,7 @@ class _Exchange:
     )
     request: RequestHead | None = None
     head_only: bool = False
+    body: bytes = b""
     body_fed: int = 0
     read: bool = False
     """Whether the request was read to its end."""

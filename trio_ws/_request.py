@@ -50,9 +50,11 @@ class Request:
         *,
         client: Client | None = None,
         server: ServerStatus | None = None,
+        body: bytes = b"",
     ) -> None:
         self._head = head
         self._stream = stream
+        self._body = body
         self._server = server
         # Asked for now: once the client has gone, the socket does not know any more.
         self._remote_address = stream_address(stream, "getpeername")
@@ -88,6 +90,11 @@ class Request:
     def headers(self) -> CIMultiDictProxy[str]:
         """The headers: a case-insensitive multi-dict."""
         return self._head.headers
+
+    @property
+    def body(self) -> bytes:
+        """What came behind the headers: 16 KiB at most, larger requests are refused."""
+        return self._body
 
     @property
     def cookies(self) -> dict[str, str]:

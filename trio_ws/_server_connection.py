@@ -34,9 +34,14 @@ logger: Final = logging.getLogger("trio_ws")
 Handler: TypeAlias = Callable[[WebSocketRequest], Awaitable[object]]
 """What a server calls, in a task of its own, for each request to open a WebSocket."""
 
+BeginPage: TypeAlias = Callable[[Response, "int | None"], Awaitable[None]]
+"""Begins an answer: status and headers, and the length of the body if it is known."""
+WritePage: TypeAlias = Callable[[bytes], Awaitable[None]]
+
 RETRY_AFTER: Final = 5
 """Seconds after which a client that met an overloaded or draining server may come back."""
 
+_FAILED: Final = Response("internal error\n", status=500)
 _COME_BACK: Final = (("Retry-After", str(RETRY_AFTER)),)
 
 
@@ -44,8 +49,17 @@ _COME_BACK: Final = (("Retry-After", str(RETRY_AFTER)),)
 class PageHandler(Protocol):
     """A handler that answers requests for pages as well: `Routes` is one."""
 
-    async def respond(self, request: Request) -> Response:
+    async def respond(self, request: Request) -> Response | LivePage:
         """Answer a request that is not for a WebSocket."""
+        ...
+
+
+@runtime_checkable
+class LivePage(Protocol):
+    """An answer that is made while it is sent."""
+
+    async def answer(self, begin: BeginPage, write: WritePage) -> None:
+        """Call ``begin`` once, then ``write`` for each piece of the body."""
         ...
 
 
@@ -265,7 +279,8 @@ class ServerConnection:
         if client is not None:
             head = attrs.evolve(head, authority=client.authority)
         if isinstance(handler, PageHandler) and not head.upgrade:
-            request = Request(head, self._stream, client=client, server=self._state)
+            body = self._http.protocol.request_body
+            request = Request(head, self._stream, client=client, server=self._state, body=body)
             await self._serve_page(handler, request)
             return
         check_upgrade(head)
@@ -293,8 +308,11 @@ class ServerConnection:
                 response = await handler.respond(request)
             except Exception as exc:  # noqa: BLE001  # the application's, told as one wishes
                 self._on_handler_error(exc)
-                response = Response("internal error\n", status=500)
-            await self._send(response, request._head)
+                response = _FAILED
+            if isinstance(response, LivePage):
+                await self._send_live(response, request._head)
+            else:
+                await self._send(response, request._head)
         finally:
             self._set_idle()
             self._let_escape()
@@ -409,6 +427,33 @@ class ServerConnection:
                 await self._write(http.body(piece))
                 self._allow(math.inf)
             await self._write(http.end())
+
+    async def _send_live(self, page: LivePage, request: RequestHead) -> None:
+        http = self._http.protocol
+        begun = False
+
+        async def begin(head: Response, length: int | None) -> None:
+            nonlocal begun
+            start = http.begin(head, length, close=bool(self._state.draining))
+            begun = True
+            self._state.pages[head.status] += 1
+            await self._write(start)
+            self._allow(math.inf)  # the application takes its time
+
+        async def write(piece: bytes) -> None:
+            await self._write(http.body(piece))
+            self._allow(math.inf)
+
+        try:
+            await page.answer(begin, write)
+            await self._write(http.end())
+        except trio.BrokenResourceError:
+            raise
+        except Exception as exc:
+            self._on_handler_error(exc)
+            if begun:  # only the end of TCP can tell now that this is not all
+                raise trio.BrokenResourceError("a page failed while it was sent") from exc
+            await self._send(_FAILED, request)
 
     async def _write(self, data: bytes) -> None:
         """Send an answer or a part of any size: what bounds it is the lack of progress."""

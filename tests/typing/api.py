@@ -93,6 +93,17 @@ routes.include("/admin", trio_ws.Routes())
 asgi_app = trio_ws.asgi.to_asgi(routes, options=Options(max_message_size=5))
 assert_type(asgi_app, trio_ws.asgi.ASGIHandler)
 trio_ws.asgi.to_asgi(handler)
+hosted = trio_ws.asgi.from_asgi(asgi_app, state={"greeting": "hello"})
+assert_type(hosted, trio_ws.asgi.HostedApplication)
+
+
+async def serve_hosted(nursery: trio.Nursery) -> None:
+    await trio_ws.serve_websocket(hosted, 8000)
+    await trio_ws.asgi.serve_asgi(asgi_app, 8000, host="::")
+    server: trio_ws.Server = await nursery.start(trio_ws.asgi.serve_asgi, asgi_app, 8000)
+    await server.drain()
+
+
 trio_ws.asgi.to_asgi(wrong_handler)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
