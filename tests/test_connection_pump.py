@@ -6,7 +6,7 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
@@ -18,6 +18,7 @@ from trio_ws._errors import ConnectionEnded, ConnectionLost
 from trio_ws._frames import BINARY, CONTINUATION, TEXT, encode_frame
 from trio_ws._messages import OVERHEAD, CloseInfo
 from trio_ws._options import KIB, Options
+from trio_ws._pump import TURN as PUMP_TURN
 from trio_ws._pump import Pump
 from trio_ws._session import Session
 from trio_ws._websocket import WebSocket
@@ -323,6 +324,43 @@ async def test_what_a_paused_connection_holds_can_be_closed(
         assert ws.statistics().reading_paused
         peer.send(CLOSE)
     assert ws.close_info == CloseInfo(1000, "", "local", clean=True)
+
+
+async def test_who_was_heard_but_not_read_yet_lives(mock_clock: MockClock) -> None:
+    """After a standstill there is more to read than the pump reads in a row."""
+    count = 4 * PUMP_TURN
+    options = OPTIONS.replace(ping_interval=10, ping_timeout=5, close_grace=1)
+    async with AsyncExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(count)]
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        pump = Pump()
+        nursery.start_soon(pump.run)
+        connections: list[WebSocket] = []
+        for ours, theirs in pairs:
+            stack.callback(theirs.close)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+            us = Session(stream, options, client=False, leftover=b"", pump=pump)
+            connections.append(await stack.enter_async_context(us))
+        await settle()
+        mock_clock.jump(11)
+        await settle()
+        for _, theirs in pairs:
+            theirs.send(frame(PONG, theirs.recv(100)[2:]))
+        mock_clock.jump(9)
+        await settle()
+        found = [ws.close_info for ws in connections]
+        for ws in connections:
+            ws._connection.give_up("that was it")  # no clock bounds a goodbye here
+        nursery.cancel_scope.cancel()
+    assert found == [None] * count
+
+
+async def test_who_was_not_heard_is_given_up(sockets: Sockets, autojump_clock: MockClock) -> None:
+    stream, _ = sockets
+    async with pumped(stream, OPTIONS.replace(ping_interval=10, ping_timeout=5)) as (ws, _):
+        info = await ws.wait_closed()
+    assert trio.current_time() == 15
+    assert info.reason == "keepalive: nothing came for 5 s after a ping"
 
 
 async def test_a_wake_up_for_nothing_changes_nothing(

@@ -262,6 +262,11 @@ class Connection:
         self.bytes_received += len(data)
         self.protocol.receive_data(data)
 
+    def read_pending(self) -> None:
+        """Take what has come, if that is the pump's to do: it has many to read for."""
+        if self._pumped is not None:
+            self._pumped.read_pending()
+
     def handle(self) -> bool:
         """Handle what was taken; return whether there is more to handle at once."""
         unfinished = self._dispatch()

@@ -50,6 +50,11 @@ class PumpedReading:
         elif data is not None:  # the end
             self.leave_pump()
 
+    def read_pending(self) -> None:
+        """Take what has come, if the pump has not come round to it: it reads for many."""
+        if self._watched:
+            self.read_some()
+
     def leave_pump(self) -> None:
         """Let a task read from now on."""
         self._leave(None)

@@ -44,7 +44,8 @@ async def _lives(connection: Connection, ping: Ping, received: int) -> bool:
         now = trio.current_time()
         deadline = _deadline(connection, ping)
         if now >= deadline:
-            return False
+            connection.read_pending()
+            return connection.info is not None or connection.bytes_received != received
         # Who is not read cannot be heard; but whoever writes hears from TCP if they have gone.
         unheard = timeout == math.inf or (connection.reading_since is None and ping.left)
         if unheard and now >= next_at:
