@@ -186,7 +186,7 @@ async def test_a_flush_for_what_was_taken_back_tears_no_frame(
         peer.send(encode_frame(TEXT, b"not in a hurry", masked=True))
         await wait_all_tasks_blocked()
         connection = ws._connection
-        connection.forget_ping(b"1", connection.start_ping(b"1"))
+        connection.pings.forget(b"1", connection.start_ping(b"1"))
         await ws.receive()
         connection.send_nowait(PreparedMessage(bytes(60_000)))  # leaves in part, past the queue
         connection.send_nowait(PreparedMessage("behind it"))
