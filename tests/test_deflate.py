@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 import tracemalloc
@@ -19,6 +20,8 @@ from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 from wsproto.frame_protocol import CloseReason
 
 from trio_ws._deflate import (
+    EXPANSION,
+    INFLATE_STEP,
     MAX_OFFERS,
     MAX_STREAMS,
     WIRE_SLACK,
@@ -887,3 +890,52 @@ def test_what_zlib_holds_is_known() -> None:
     assert deflate.memory == inflating
     deflate.compress(b"x" * 100)
     assert deflate.memory == inflating + 2**17 + 2**14 + 7 * 1024
+
+
+# A message in one piece...
+
+
+def whole(payload: bytes, fresh: bool = True, most: float = 1000) -> bytes | None:
+    parameters = DeflateParameters(fresh, fresh, 12, 12)
+    deflate = PerMessageDeflate(
+        parameters, Deflate(), client=False, max_message_size=most, max_fragments=1
+    )
+    return deflate.inflate_whole(payload)
+
+
+def compressed(data: bytes, last: int = zlib.Z_SYNC_FLUSH) -> bytes:
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -12)
+    return (compressor.compress(data) + compressor.flush(last)).removesuffix(b"\x00\x00\xff\xff")
+
+
+def test_a_whole_message_is_inflated_at_once() -> None:
+    assert whole(compressed(b"hello " * 100)) == b"hello " * 100
+    assert whole(compressed(b"x" * 1000)) == b"x" * 1000
+    assert whole(b"\x00") == b""
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff\xff",
+        compressed(b"hello")[:-1],
+        compressed(b"hello") + b"x",
+        compressed(b"hello", zlib.Z_FINISH) + b"more",
+        compressed(b"x" * 1001),
+    ],
+    ids=["nothing", "damaged", "cut short", "too much", "another stream", "too long"],
+)
+def test_what_is_not_plain_to_see_is_not_inflated_at_once(payload: bytes) -> None:
+    assert whole(payload) is None
+
+
+def test_messages_that_depend_on_each_other_are_not_inflated_at_once() -> None:
+    assert whole(compressed(b"hello"), fresh=False) is None
+
+
+def test_what_may_become_very_long_is_not_inflated_at_once() -> None:
+    long = compressed(os.urandom(INFLATE_STEP + 1))
+    assert whole(long, most=math.inf) is None
+    assert whole(long, most=INFLATE_STEP * EXPANSION) is not None
+    assert whole(compressed(bytes(3_000_000)), most=math.inf) == bytes(3_000_000)

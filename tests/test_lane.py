@@ -149,3 +149,26 @@ def test_a_frame_is_not_begun_before_its_key_is_there() -> None:
     lane = Lane(client=False, max_size=LIMIT)
     assert lane.begin(data[:7], 0) == 0
     assert lane.begin(data[:8], 0) == 8
+
+
+# Compressed...
+
+
+def test_what_is_compressed_is_read_if_it_can_be_inflated(client: bool) -> None:
+    lane = Lane(client=client, max_size=LIMIT, inflate={b"short": b"long " * 100}.get)
+    data = frame(client, TEXT, b"short", rsv1=True) + frame(client, BINARY, b"short", rsv1=True)
+    bad = frame(client, TEXT, b"no deflate", rsv1=True)
+    read, end = lane.read(data + bad, 0, 10)
+    assert read == [("long " * 100, 500), (b"long " * 100, 500)]
+    assert end == len(data)
+
+
+def test_what_is_inflated_fills_the_room(client: bool) -> None:
+    lane = Lane(client=client, max_size=LIMIT, inflate=lambda _: bytes(1000))
+    data = frame(client, BINARY, b"x", rsv1=True) * 5
+    assert len(lane.read(data, 0, 10, 1000)[0]) == 1
+
+
+def test_a_large_compressed_frame_is_not_begun(client: bool) -> None:
+    lane = Lane(client=client, max_size=LIMIT, inflate=lambda _: b"")
+    assert lane.begin(frame(client, BINARY, bytes(PIECEWISE), rsv1=True)[:-1], 0) == 0

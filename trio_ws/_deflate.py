@@ -149,6 +149,13 @@ def read_response(settings: Deflate | None, values: Iterable[str]) -> DeflatePar
 WIRE_SLACK: Final = 64 * 1024
 """With twice the limit, what a message may take on the wire: see `PerMessageDeflate`."""
 
+EXPANSION: Final = 1032
+"""The most that deflate expands by, says zlib."""
+
+INFLATE_STEP: Final = 4 * 1024
+"""Compressed bytes that are inflated at a time where the limit of a message does not bound what
+they become: a piece takes no more than 4 MiB then."""
+
 MAX_STREAMS: Final = 256
 """Deflate streams in one frame. A sender starts a new one when it cannot flush otherwise
 (RFC 7692, section 7.2.3.4), as a rule once a frame; each costs more than its two bytes."""
@@ -284,6 +291,26 @@ class PerMessageDeflate(Limits):
                     rest = self._corrupt()
         super().frame_inbound_complete(proto, fin)
         return rest
+
+    def inflate_whole(self, payload: bytes) -> bytes | None:
+        """Return what a message of one frame is, if that is plain to see; changes nothing.
+
+        `None`: the hooks above shall say, because messages depend on each other, because it
+        may inflate to a lot, or because something is wrong with it.
+        """
+        most = INFLATE_STEP * EXPANSION
+        if len(payload) > INFLATE_STEP and self._max_message_size > most:
+            return None
+        if not self._peer_fresh or not payload:
+            return None
+        decompressor = zlib.decompressobj(-self._inflate_bits)
+        most = int(min(self._max_message_size, most)) + 1
+        try:
+            data = decompressor.decompress(payload + _TAIL + _LAST_BLOCK, most)
+        except zlib.error:
+            return None
+        whole = decompressor.eof and not decompressor.unused_data
+        return data if whole and len(data) <= self._max_message_size else None
 
     def _inflate(self, data: bytes) -> bytes | CloseReason:
         pieces = []

@@ -1,8 +1,9 @@
 """The straight lane: plain data frames to messages, past wsproto.
 
-A *plain* frame is a whole message: final, of text or binary, not compressed, within the
-limits, and not inside another message. All that came whole are read in a row, at a tenth
-of wsproto's cost. A large one that is still coming is read piece by piece.
+A *plain* frame is a whole message: final, of text or binary, within the limits, and not
+inside another message. All that came whole are read in a row, at a tenth of wsproto's
+cost; compressed ones, too, if each stands for itself. A large one that is not compressed
+and still coming is read piece by piece.
 
 The lane never judges. Whatever is not plain to see (a wrong mask, an odd length, bad
 UTF-8) is left to wsproto, which then gets to see exactly these bytes.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import codecs
 import math
+from collections.abc import Callable
 from typing import Final
 
 from . import _frames
@@ -23,8 +25,9 @@ PIECEWISE: Final = 4 * KIB
 """Bytes from which on a frame is read as it comes. Below that, waiting for the rest in wsproto
 costs less than a piece of our own does; and text is judged byte by byte there."""
 
-_PLAIN_TEXT: Final = 0x80 | _frames.TEXT
-_PLAIN_BINARY: Final = 0x80 | _frames.BINARY
+_RSV1: Final = 0x40
+_UNCOMPRESSED: Final = frozenset({0x80 | _frames.TEXT, 0x80 | _frames.BINARY})
+_COMPRESSED: Final = frozenset(first | _RSV1 for first in _UNCOMPRESSED)
 
 _decoder: Final = codecs.getincrementaldecoder("utf-8")
 
@@ -32,9 +35,17 @@ _decoder: Final = codecs.getincrementaldecoder("utf-8")
 class Lane:
     """What one side reads past wsproto; ``client`` tells which side that is."""
 
-    def __init__(self, *, client: bool, max_size: float) -> None:
+    def __init__(
+        self,
+        *,
+        client: bool,
+        max_size: float,
+        inflate: Callable[[bytes], bytes | None] | None = None,
+    ) -> None:
         self._client = client
         self._max_size = max_size
+        self._inflate = inflate
+        self._plain = _UNCOMPRESSED if inflate is None else _UNCOMPRESSED | _COMPRESSED
         self.left: int = 0
         """Bytes that are yet to come of a frame that is read piece by piece."""
         self.rejected: bytes = b""
@@ -53,7 +64,7 @@ class Lane:
         have, client = len(data), self._client
         while most and at + 1 < have:
             first, second = data[at], data[at + 1]
-            if first not in (_PLAIN_TEXT, _PLAIN_BINARY) or (second > 127) is client:
+            if first not in self._plain or (second > 127) is client:
                 break
             size = second & 0x7F
             start = at + (2 if client else 6)
@@ -69,19 +80,30 @@ class Lane:
             payload = data[start:end]
             if not client:
                 payload = apply_mask(payload, data[start - 4 : start])
-            if first == _PLAIN_TEXT:
-                try:
-                    found.append((payload.decode(), size))
-                except UnicodeDecodeError:
-                    break
-            else:
-                found.append((payload, size))
+            message = self._decode(first, payload)
+            if message is None:
+                break
+            found.append(message)
             at = end
             most -= 1
-            room -= size + OVERHEAD
+            room -= message[1] + OVERHEAD
             if room <= 0:
                 break
         return found, at
+
+    def _decode(self, first: int, payload: bytes) -> tuple[Data, int] | None:
+        if first & _RSV1:
+            assert self._inflate is not None
+            inflated = self._inflate(payload)
+            if inflated is None:
+                return None
+            payload = inflated
+        if first & 0x0F == _frames.BINARY:
+            return payload, len(payload)
+        try:
+            return payload.decode(), len(payload)
+        except UnicodeDecodeError:
+            return None
 
     def _long(self, data: bytes, at: int) -> tuple[int, int] | None:
         """Return the extent of a frame with a long length, if that is as short as can be."""
@@ -101,7 +123,7 @@ class Lane:
         start, end = extent
         first, second = data[at], data[at + 1]
         if (
-            first not in (_PLAIN_TEXT, _PLAIN_BINARY)
+            first not in _UNCOMPRESSED
             or (second > 127) is self._client
             or not PIECEWISE <= end - start <= self._max_size
             or self._long(data, at) is None
@@ -109,7 +131,7 @@ class Lane:
             return at
         self.left = end - start
         self._key = b"" if self._client else data[start - 4 : start]
-        self._text = _decoder() if first == _PLAIN_TEXT else None
+        self._text = _decoder() if first & 0x0F == _frames.TEXT else None
         return start
 
     def take(self, piece: bytes) -> MessagePart | None:

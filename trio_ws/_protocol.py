@@ -10,8 +10,8 @@ frames, close codes. What it leaves to its user is done here:
   messages, or of compressed zeros, takes no more memory than its reader grants,
 * nothing is parsed behind a violation or behind the peer's Close.
 
-Plain frames (whole, unfragmented, uncompressed data within the limits, between two
-messages) take the straight lane past wsproto (`Lane`). wsproto gets all others, each up to
+Plain frames (whole messages within the limits, between two others) take the straight lane
+past wsproto (`Lane`). wsproto gets all others, each up to
 its end, and whatever makes no sense to us. That both ways come to the same events is
 proven over any bytes in any chunks.
 
@@ -42,7 +42,7 @@ from wsproto.events import Event as WsprotoEvent
 from wsproto.frame_protocol import CloseReason
 
 from . import _frames
-from ._deflate import DeflateParameters, PerMessageDeflate
+from ._deflate import EXPANSION, INFLATE_STEP, DeflateParameters, PerMessageDeflate
 from ._lane import Lane
 from ._limits import Limits
 from ._messages import (
@@ -62,13 +62,6 @@ MAX_FRAME: Final = 256 * KIB
 """Payload of the frames we send. Between two of them a ping or a Close gets in: at
 10 Mbit/s it waits for 0.2 s, and a message of 1 MiB costs three more headers."""
 
-_EXPANSION: Final = 1032
-"""The most that deflate expands by, says zlib."""
-
-_INFLATE_STEP: Final = 4 * KIB
-"""Compressed bytes handed over at a time where the limit of a message does not bound what
-they inflate to: a piece takes no more than 4 MiB then."""
-
 
 class Protocol:
     """The state of one connection between the two handshakes.
@@ -86,9 +79,10 @@ class Protocol:
         self._wsproto = Connection(role, extensions=[self._limits])
         self._parsed: Iterator[WsprotoEvent] | None = None  # what wsproto has yet to tell
         most = min(options.max_message_size, options.max_frame_size)
-        self._lane = Lane(client=client, max_size=most)
-        bounded = options.max_message_size <= _INFLATE_STEP * _EXPANSION
-        self._step = None if bounded or not self._limits.inflates else _INFLATE_STEP
+        inflate = None if self._deflate is None else self._deflate.inflate_whole
+        self._lane = Lane(client=client, max_size=most, inflate=inflate)
+        bounded = options.max_message_size <= INFLATE_STEP * EXPANSION
+        self._step = None if bounded or not self._limits.inflates else INFLATE_STEP
         self._counted = 0  # bytes of the current message that parts have told so far
         self._deaf = False
         self._unread = b""

@@ -22,8 +22,10 @@ from trio_ws._deflate import (
     offer,
     read_response,
 )
-from trio_ws._frames import BINARY, CONTINUATION, encode_frame
-from trio_ws._options import Deflate
+from trio_ws._frames import BINARY, CONTINUATION, TEXT, encode_frame
+from trio_ws._messages import MessagePart
+from trio_ws._options import Deflate, Options
+from trio_ws._protocol import Protocol
 
 LIMIT = 2000
 
@@ -315,3 +317,56 @@ def test_we_receive_what_wsproto_sends(
         chunks_of(wire, cuts), extension(parameters, Deflate(), client=client), client=client
     )
     assert outcome == Outcome([b"".join(parts) for parts in messages], b"", None, None)
+
+
+# Past wsproto and through it...
+
+
+def compress_once(data: bytes) -> bytes:
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+frames_ = st.lists(
+    st.builds(
+        lambda data, kind, damage: (kind, damage(data)),
+        st.one_of(data_, st.text(max_size=300).map(str.encode)).map(compress_once),
+        st.sampled_from([TEXT, BINARY]),
+        st.sampled_from(
+            [bytes, bytes, bytes, lambda data: data[:-1], lambda data: data + b"x", bytes.swapcase]
+        ),
+    ),
+    max_size=6,
+)
+
+
+def events_of(protocol: Protocol, chunks: Iterator[bytes]) -> list[object]:
+    """Return whole messages, and how it ended."""
+    told: list[object] = []
+    unfinished: list[str | bytes] = []
+    for chunk in chunks:
+        protocol.receive_data(chunk)
+        while event := protocol.next_event():
+            if not isinstance(event, MessagePart):
+                told.append(event)
+                continue
+            unfinished.append(event.data)
+            if event.final:
+                told.append(type(event.data)().join(unfinished))
+                unfinished = []
+    return told
+
+
+@given(frames=frames_, cuts=cuts_, client=st.booleans(), parameters=any_parameters)
+def test_the_straight_lane_tells_of_compressed_messages_what_wsproto_tells(
+    frames: list[tuple[int, bytes]], cuts: list[int], client: bool, parameters: DeflateParameters
+) -> None:
+    data = b"".join(
+        encode_frame(opcode, payload, rsv1=True, masked=not client) for opcode, payload in frames
+    )
+    options = Options(max_message_size=LIMIT)
+    lane, reference = (
+        Protocol(client=client, options=options, deflate=parameters) for _ in range(2)
+    )
+    reference.next_messages = lambda most, room=0: []  # type: ignore[method-assign]
+    assert events_of(lane, chunks_of(data, cuts)) == events_of(reference, chunks_of(data, cuts))
