@@ -120,6 +120,7 @@ _MACHINE_ROOM = {
     "_service",
     "_streams",
     "_transport",
+    "_workers",
     "_writer",
 }
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from ._application import open_application
 from ._client import open_websocket
 from ._errors import WebSocketError
 from ._routes import Routes
@@ -22,6 +23,7 @@ from ._server import Server, serve_websocket
 from ._server_connection import Handler
 from ._url import parse_url
 from ._websocket import WebSocket
+from ._workers import Duty, Supervisor, WorkerFailed, open_posts
 
 
 class UsageError(Exception):
@@ -50,6 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("target", metavar="module:handler", help="what to serve")
     serve.add_argument("--host", default="127.0.0.1", help="interface (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8000, help="0 for any (default: %(default)s)")
+    serve.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the port; SIGHUP exchanges them (default: %(default)s)",
+    )
     serve.add_argument("--certfile", help="certificate chain in PEM: speak TLS")
     serve.add_argument("--keyfile", help="its private key, if it is in a file of its own")
 
@@ -77,8 +86,42 @@ _STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 async def _serve(options: argparse.Namespace) -> int:
-    handler = load_handler(options.target)
+    duty = Duty.find()
+    application = load_handler(options.target)
     context = _server_context(options.certfile, options.keyfile)
+    if duty is None and options.workers > 1:
+        return await _supervise(options, context)
+    async with open_application(application) as handler:
+        if duty is not None:
+            await duty.serve(handler, ssl_context=context)
+            return 0
+        return await _serve_alone(handler, options, context)
+
+
+async def _supervise(options: argparse.Namespace, context: ssl.SSLContext | None) -> int:
+    try:
+        posts = open_posts(options.host, options.port, options.workers)
+    except OSError as exc:
+        raise UsageError(" ".join([str(exc), *getattr(exc, "__notes__", ())])) from exc
+    port = posts[0].sockets[0].getsockname()[1]
+    supervisor = Supervisor([sys.executable, "-m", "trio_ws", *sys.argv[1:]], posts)
+    failure: WorkerFailed | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            await nursery.start(supervisor.run)
+        except WorkerFailed as exc:
+            failure = exc
+        else:
+            schemes = "https:// and wss://" if context else "http:// and ws://"
+            print(f"serving {schemes}{options.host}:{port}, {options.workers} workers", flush=True)
+    if failure is not None:
+        raise UsageError(str(failure))
+    return 0
+
+
+async def _serve_alone(
+    handler: Handler, options: argparse.Namespace, context: ssl.SSLContext | None
+) -> int:
     with trio.open_signal_receiver(*_STOP) as signals:
         async with trio.open_nursery() as nursery:
 
