@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import struct
@@ -361,6 +362,52 @@ async def test_who_was_not_heard_is_given_up(sockets: Sockets, autojump_clock: M
         info = await ws.wait_closed()
     assert trio.current_time() == 15
     assert info.reason == "keepalive: nothing came for 5 s after a ping"
+
+
+async def test_one_that_the_system_does_not_watch_is_read_by_a_task(
+    sockets: Sockets, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, peer = sockets
+
+    def fail(fd: int, source: object) -> None:
+        raise OSError(errno.ENOSPC, "no more watches")
+
+    async with trio.open_nursery() as nursery:
+        pump = Pump()
+        nursery.start_soon(pump.run)
+        monkeypatch.setattr(pump, "add", fail)
+        async with Session(stream, OPTIONS, client=False, leftover=b"", pump=pump) as ws:
+            assert tasks_of(ws) == {f"reader of {ws.id}"}
+            peer.send(frame(TEXT, b"hello") + CLOSE)
+            assert [message async for message in ws] == ["hello"]
+        pump.stop()
+
+
+async def test_who_is_not_read_from_is_not_asked_for_what_is_pending(
+    sockets: Sockets, autojump_clock: MockClock
+) -> None:
+    stream, peer = sockets
+    async with pumped(stream, OPTIONS.replace(receive_buffer=1)) as (ws, _):
+        peer.send(frame(TEXT, b"1"))
+        await settle()
+        peer.send(frame(TEXT, b"2"))
+        ws._connection.read_pending()
+        assert ws.statistics().bytes_received == len(frame(TEXT, b"1"))
+        assert [await ws.receive(), await ws.receive()] == ["1", "2"]
+        peer.send(CLOSE)
+
+
+async def test_one_that_has_left_the_pump_meanwhile_does_not_go_on(
+    sockets: Sockets, autojump_clock: MockClock
+) -> None:
+    stream, peer = sockets
+    async with pumped(stream, OPTIONS.replace(receive_buffer=100)) as (ws, _):
+        peer.send(frame(TEXT, b"1" * 100) + frame(TEXT, b"2"))
+        await settle()
+        await ws.receive()  # there is room, soon
+        ws._connection.give_up("that was it")
+        with pytest.raises(ConnectionLost, match="that was it"):
+            await ws.receive()
 
 
 async def test_a_wake_up_for_nothing_changes_nothing(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import select
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -98,7 +101,6 @@ async def test_a_source_may_remove_another_whose_turn_would_be_next() -> None:
 
 
 async def test_others_get_their_turn_between_many_sources() -> None:
-    pairs = [socket.socketpair() for _ in range(TURN + 1)]
     read = 0
     most = 0
 
@@ -106,18 +108,44 @@ async def test_others_get_their_turn_between_many_sources() -> None:
         nonlocal read
         read += 1
 
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(5 * TURN)]
+        for each in itertools.chain(*pairs):
+            stack.enter_context(each)
+        async with running() as pump:
+            for ours, theirs in pairs:
+                pump.add(ours.fileno(), Recorder(ours, count))
+                theirs.send(b"x")
+            while read < len(pairs):
+                before = read
+                await trio.lowlevel.checkpoint()
+                most = max(most, read - before)
+    assert TURN <= most <= 2 * TURN  # behind us in one round, before us in the next
+
+
+async def test_a_source_that_fails_is_left_to_itself_and_the_others_are_told(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise KeyError("bug")
+
+    ours, theirs = pair
+    bad, good = Recorder(ours, fail), Recorder(theirs)
     async with running() as pump:
-        for ours, theirs in pairs:
-            pump.add(ours.fileno(), Recorder(ours, count))
-            theirs.send(b"x")
-        while read < len(pairs):
-            before = read
-            await trio.lowlevel.checkpoint()
-            most = max(most, read - before)
-        assert most == TURN
-    for ours, theirs in pairs:
-        ours.close()
-        theirs.close()
+        bad.leave_pump = lambda: pump.remove(ours.fileno())  # type: ignore[method-assign]  # as it should
+        pump.add(ours.fileno(), bad)
+        pump.add(theirs.fileno(), good)
+        theirs.send(b"x")
+        await wait_all_tasks_blocked(0.01)
+        pump.call_soon(fail)
+        await wait_all_tasks_blocked()
+        ours.send(b"y")
+        await wait_all_tasks_blocked(0.01)
+        assert (bad.got, good.got) == ([b"x"], [b"y"])
+        pump.remove(theirs.fileno())
+    assert [record.getMessage() for record in caplog.records] == [
+        "a connection failed inside the pump"
+    ] * 2
 
 
 async def test_a_callback_runs_once_and_behind_those_who_are_ready() -> None:
@@ -191,6 +219,14 @@ async def test_one_that_is_cancelled_before_it_runs_closes_nevertheless() -> Non
 
 def test_there_is_none_where_the_system_has_no_epoll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(_pump.select, "epoll", raising=False)
+    assert open_pump() is None
+
+
+def test_there_is_none_where_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(_pump.select, "epoll", fail, raising=False)
     assert open_pump() is None
 
 

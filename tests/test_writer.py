@@ -182,6 +182,7 @@ async def test_a_flush_for_what_was_taken_back_tears_no_frame(
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     async with server(stream, pump) as ws:
         peer.send(encode_frame(TEXT, b"the first call lets others run", masked=True))
+        await wait_all_tasks_blocked()
         await ws.receive()
         peer.send(encode_frame(TEXT, b"not in a hurry", masked=True))
         await wait_all_tasks_blocked()

@@ -74,7 +74,11 @@ class PumpedReading:
         if self._pump.closed:  # while reading was paused
             self._leave(None)
             return
-        self._watch(not (unfinished or self._reader.inbox.full))
+        try:
+            self._watch(not (unfinished or self._reader.inbox.full))
+        except OSError:  # the system watches no more of them (epoll(7), max_user_watches)
+            self._leave(None)
+            return
         if unfinished:
             self._pump.call_soon(self.go_on)
 
@@ -85,11 +89,11 @@ class PumpedReading:
     def _watch(self, watched: bool) -> None:
         if watched is self._watched:
             return
-        self._watched = watched
         if watched:
             self._pump.add(self._transport.fileno(), self)
         else:
             self._pump.remove(self._transport.fileno())
+        self._watched = watched
 
     @trio.lowlevel.enable_ki_protection
     def _leave(self, error: Exception | None) -> None:

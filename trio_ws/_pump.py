@@ -14,11 +14,14 @@ Only Linux has an epoll. Elsewhere each connection keeps its own task.
 
 from __future__ import annotations
 
+import logging
 import select
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
+
+logger: Final = logging.getLogger("trio_ws")
 
 TURN: Final = 64
 """Connections that are read from in a row before other tasks get their turn."""
@@ -47,7 +50,11 @@ class Pump:
         self._scope = trio.CancelScope()
 
     def add(self, fd: int, source: Source) -> None:
-        """Watch a descriptor; `remove` must follow before it is closed."""
+        """Watch a descriptor; `remove` must follow before it is closed.
+
+        Raises:
+          OSError: the system lets nobody watch any more of them.
+        """
         self._epoll.register(fd, select.EPOLLIN)
         self._sources[fd] = source
 
@@ -69,6 +76,7 @@ class Pump:
         """Whether it does nothing any more."""
         return self._epoll.closed
 
+    @trio.lowlevel.enable_ki_protection  # up to the end of the last line
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until stopped or cancelled; then everybody has to see to themselves."""
         try:
@@ -89,9 +97,9 @@ class Pump:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             for fd, _ in self._epoll.poll(0, TURN):
-                source = self._sources.get(fd)
-                if source is not None:  # one before it may have removed it
-                    source.read_some()
+                source = self._sources.get(fd)  # none if one before it has removed it
+                if source is not None and not _attempt(source.read_some):
+                    source.leave_pump()
 
     @trio.lowlevel.enable_ki_protection
     async def _call_back(self) -> None:
@@ -104,7 +112,7 @@ class Pump:
     def _call_all(self) -> None:
         due, self._due = self._due, {}
         for callback in due:
-            callback()
+            _attempt(callback)
 
     @trio.lowlevel.enable_ki_protection
     def _close(self) -> None:
@@ -116,6 +124,19 @@ class Pump:
             self._call_all()
 
 
+def _attempt(callback: Callable[[], None]) -> bool:
+    """Call back, and return whether that went well: a bug met by one must not stop them all."""
+    try:
+        callback()
+    except Exception:
+        logger.exception("a connection failed inside the pump")
+        return False
+    return True
+
+
 def open_pump() -> Pump | None:
-    """Return a pump, or `None` where the system has none."""
-    return Pump() if hasattr(select, "epoll") else None
+    """Return a pump, or `None` where the system has none, or no descriptor left for one."""
+    try:
+        return Pump()
+    except (AttributeError, OSError):
+        return None
