@@ -7,6 +7,7 @@ import os
 import pkgutil
 import re
 from importlib.metadata import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sphinx.pycode import ModuleAnalyzer
@@ -64,6 +65,23 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", _hide_what_is_ours)
     app.connect("autodoc-process-signature", _shorten_defaults)
     app.connect("missing-reference", _check_other_name)
+    app.connect("source-read", _list_seeds)
+
+
+def _list_seeds(_: Sphinx, __: str, source: list[str]) -> None:
+    """Write a table of the tests in ``tests/seeds`` where a page says ``.. seeds``."""
+    if "\n.. seeds\n" not in source[0]:
+        return
+    rows = []
+    for file in sorted((Path(__file__).parent.parent / "tests" / "seeds").glob("test_*.py")):
+        for letter, number, fact in re.findall(
+            r"^(?:async )?def test_([a-z])(\d+)_(\w+)", file.read_text(), re.MULTILINE
+        ):
+            rows.append((letter, int(number), fact.replace("_", " "), file.stem))
+    table = ["", ".. list-table::", "   :widths: 8 62 30", ""]
+    for letter, number, fact, name in sorted(rows):
+        table += [f"   * - {letter.upper()}{number}", f"     - {fact}", f"     - ``{name}``"]
+    source[0] = source[0].replace("\n.. seeds\n", "\n".join([*table, ""]))
 
 
 def _find_attribute_docs(_: Sphinx) -> None:
