@@ -14,7 +14,7 @@ import attrs
 import pytest
 import trio
 import trustme
-from _components import require
+from _nginx import SITE, free_port, run_nginx, write_config
 
 from trio_ws import (
     ConnectionLost,
@@ -30,25 +30,6 @@ from trio_ws import (
     open_websocket_over_stream,
     serve_websocket,
 )
-
-SITE: Final = Path(__file__).with_name("site.conf")
-
-FRAME: Final = """
-daemon off;
-worker_processes 1;
-pid {folder}/pid;
-error_log stderr;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {site}
-}}
-"""
 
 CLIENT: Final = "127.0.0.2"
 OPTIONS: Final = Options(trusted_proxies=["127.0.0.1"], max_connections_per_address=4)
@@ -103,50 +84,6 @@ class Site:
         return int(answer.split()[1]), answer.partition("\r\n\r\n")[2]
 
 
-async def free_port() -> int:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        port: int = listener.socket.getsockname()[1]
-        return port
-
-
-def write_config(folder: Path, port: int, servers: tuple[Server, Server], key: Path) -> Path:
-    """Put this machine's ports and files into the file that the docs show."""
-    site = SITE.read_text()
-    for old, new in (
-        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
-        ("127.0.0.1:8001", f"127.0.0.1:{servers[0].port}"),
-        ("127.0.0.1:8002", f"127.0.0.1:{servers[1].port}"),
-        ("/etc/ssl/example.org.pem", str(key)),
-        ("/etc/ssl/private/example.org.key", str(key)),
-    ):
-        assert site.count(old) == 1
-        site = site.replace(old, new)
-    config = folder / "nginx.conf"
-    config.write_text(FRAME.format(folder=folder, site=site))
-    return config
-
-
-@asynccontextmanager
-async def run_nginx(config: Path, port: int) -> AsyncGenerator[None, None]:
-    command = [require("nginx"), "-c", str(config), "-e", "stderr", "-p", str(config.parent)]
-    async with trio.open_nursery() as nursery:
-        process = await nursery.start(partial(trio.run_process, command, check=False))
-        try:
-            while True:
-                assert process.poll() is None, "nginx has ended"
-                try:
-                    stream = await trio.open_tcp_stream("127.0.0.1", port)
-                except OSError:
-                    await trio.sleep(0.02)
-                else:
-                    await stream.aclose()
-                    break
-            yield
-        finally:
-            process.terminate()  # its workers end with it
-
-
 @asynccontextmanager
 async def open_site(folder: Path, options: Options = OPTIONS) -> AsyncGenerator[Site, None]:
     authority = trustme.CA()
@@ -165,7 +102,7 @@ async def open_site(folder: Path, options: Options = OPTIONS) -> AsyncGenerator[
                 for name in ("one", "two")
             ]
             port = await free_port()
-            config = write_config(folder, port, (one, two), key)
+            config = write_config(folder, port, (one.port, two.port), key)
             async with run_nginx(config, port):
                 yield Site(port, (one, two), context)
             nursery.cancel_scope.cancel()
