@@ -307,6 +307,18 @@ def fuzz(session: nox.Session) -> None:
         session.run("python", "tests/fuzz/run.py", target, seconds, corpus)
 
 
+# What it costs
+
+
+@nox.session(default=False)
+def benchmark(session: nox.Session) -> None:
+    """Compare with other libraries, on two cores; ``-- --rounds 1 --scale 0.1`` is quick."""
+    _install(session, "benchmark")
+    figures = Path(session.create_tmp(), "figures.json")
+    session.run("python", "benchmarks/run.py", "--json", figures, *session.posargs)
+    session.log(f"Tables and a picture: python benchmarks/report.py {figures}")
+
+
 @nox.session(default=False)
 def clean(session: nox.Session) -> None:
     """Remove what the other sessions leave behind, but for their environments."""

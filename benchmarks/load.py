@@ -8,7 +8,9 @@ connection is checked byte by byte (through zlib if it is compressed).
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
+import re
 import select
 import socket
 import ssl
@@ -250,3 +252,53 @@ def listen(clients: list[Client], goal: int, trigger: Callable[[], None]) -> flo
                 missing.discard(fd)
     poll.close()
     return time.perf_counter() - start
+
+
+def answer(listener: socket.socket, payload: bytes) -> None:
+    """Echo ``payload`` to one client until it hangs up: the other way round, as cheap.
+
+    All that it sends has to be this message, in one frame: so whole messages are counted by
+    their length, the headers of all are looked at, and the first is compared.
+    """
+    listener.settimeout(30)
+    sock, _ = listener.accept()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.settimeout(30)
+    _accept(sock)
+    size = len(payload) + 6
+    reply = bytes([0x81, len(payload)]) + payload
+    data, first = b"", True
+    while data[:1] != b"\x88":
+        count = len(data) // size
+        if count:
+            whole, data = data[: count * size], data[count * size :]
+            assert whole[::size] == b"\x81" * count, "not a text message in one frame"
+            assert whole[1::size] == bytes([0x80 | len(payload)]) * count, "of another length"
+            if first:
+                key = whole[2:6]
+                plain = bytes(byte ^ key[n % 4] for n, byte in enumerate(whole[6:size]))
+                assert plain == payload, f"{plain[:60]!r}... instead of {payload[:60]!r}..."
+                first = False
+            sock.sendall(reply * count)
+        else:
+            more = sock.recv(READ)
+            assert more, "the client hung up"
+            data += more
+    sock.sendall(b"\x88\x02\x03\xe8")
+    sock.close()  # the server's part, RFC 6455, section 7.1.1
+
+
+def _accept(sock: socket.socket) -> None:
+    """Answer the request by hand."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += sock.recv(4096)
+    key = re.search(rb"(?i)\r\nsec-websocket-key: *([^\r ]+)", head)
+    assert key is not None, head
+    digest = hashlib.sha1(  # noqa: S324  # RFC 6455, section 4.2.2, asks for it
+        key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    ).digest()
+    sock.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+    )

@@ -1,10 +1,14 @@
-"""Compare servers: CPU time of the server per message, in alternating rounds.
+"""Compare servers and clients: CPU time per message, in alternating rounds.
 
-``python benchmarks/run.py [--rounds 5] [--only NAME ...] [--peers NAME ...] [--scale 1]``
+``python benchmarks/run.py [--rounds 5] [--only NAME ...] [--peers NAME ...] [--scale 1]
+[--json FILE]``
 
-Each round starts each server afresh, pinned to one core; the load runs on another. What
-is compared is user + system time of the server process per message: on a busy machine it
-varies far less than throughput or latency. Medians of the rounds, and ratios of medians.
+Each round starts each server afresh, pinned to one core, and lets them take turns with each
+workload; the load runs on another core. What is compared is user + system time of the
+server process per message: on a busy machine it varies far less than throughput or latency. For
+clients it is the other way round. Medians of the rounds, and ratios of medians.
+
+``python benchmarks/report.py FILE`` makes tables and a picture of the figures.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import socket
 import ssl
 import statistics
 import subprocess
@@ -19,14 +25,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import load
 
 HERE = Path(__file__).parent
-TICKS = os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 
@@ -40,19 +47,29 @@ EVERYBODY = (
     "picows uvloop",
     "trio TCP echo",
 )
+PACKAGES = (
+    "trio",
+    "wsproto",
+    "websockets",
+    "trio-websocket",
+    "uvloop",
+    "aiohttp",
+    "picows",
+)
 
 
 @dataclass
-class Running:
-    """A server under load."""
+class Peer:
+    """Who is measured; a server runs, a client is started by its workload."""
 
-    pid: int
-    port: int
+    name: str
+    pid: int = 0
+    port: int = 0
 
     def cpu(self) -> float:
-        """Seconds of user and system time so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """Seconds of user and system time so far, in nanosecond steps."""
+        # What clock_getcpuclockid(3) makes of a process: CPUCLOCK_SCHED of its number.
+        return time.clock_gettime((~self.pid << 3) | 2)
 
     def memory(self) -> int:
         """Resident bytes."""
@@ -66,36 +83,53 @@ class Result:
     """What one round measured."""
 
     figure: float
-    """Microseconds of server CPU per message, or bytes per connection."""
+    """Microseconds of CPU per message, or KiB per connection."""
     rate: float = 0.0
     trips: list[float] = field(default_factory=list)
 
 
 @dataclass
 class Workload:
-    """What is asked of each server."""
+    """What is asked of each peer."""
 
     name: str
     mode: str
-    measure: Callable[[Running], Result]
+    """Of the servers; "client" has none."""
+    measure: Callable[[Peer], Result]
     unit: str = "µs"
     peers: tuple[str, ...] = EVERYBODY
+    alone: bool = False
+    """Whether it needs servers that nothing was asked of. The others of a mode share theirs."""
 
 
 @contextmanager
-def running(peer: str, mode: str) -> Iterator[Running]:
+def running(names: list[str], mode: str) -> Iterator[list[Peer]]:
+    """Start servers, all at once, and give each the one core when it serves."""
+    if mode == "client":
+        yield [Peer(name) for name in names]
+        return
+    with ExitStack() as stack:
+        processes = [stack.enter_context(server(name, mode)) for name in names]
+        peers = []
+        for name, process in zip(names, processes, strict=True):
+            assert process.stdout is not None
+            peers.append(Peer(name, process.pid, int(process.stdout.readline())))
+            os.sched_setaffinity(process.pid, {SERVER_CORE})
+        time.sleep(0.3)  # a port is told before the server accepts
+        yield peers
+
+
+@contextmanager
+def server(name: str, mode: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "servers.py"), peer, mode],
+        [sys.executable, str(HERE / "servers.py"), name, mode],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, CORES),  # noqa: PLW1509  # one thread here
     )
-    os.sched_setaffinity(process.pid, {SERVER_CORE})
     try:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        time.sleep(0.3)
-        yield Running(process.pid, port)
+        yield process
     finally:
         process.kill()
         process.wait()
@@ -117,8 +151,8 @@ def document(size: int) -> bytes:
 
 def echo(
     clients: int, depth: int, total: int, payload: bytes, opcode: int = 1, **connect: bool
-) -> Callable[[Running], Result]:
-    def measure(server: Running) -> Result:
+) -> Callable[[Peer], Result]:
+    def measure(server: Peer) -> Result:
         deflate = connect.get("deflate", False)
         tls = client_tls() if connect.get("tls") else None
         connections = [load.Client(server.port, deflate=deflate, tls=tls) for _ in range(clients)]
@@ -134,8 +168,8 @@ def echo(
     return measure
 
 
-def broadcast(members: int, messages: int) -> Callable[[Running], Result]:
-    def measure(server: Running) -> Result:
+def broadcast(members: int, messages: int) -> Callable[[Peer], Result]:
+    def measure(server: Peer) -> Result:
         connections = [load.Client(server.port) for _ in range(members)]
         time.sleep(0.2)
         payload = b"%04d" % messages + text(121)
@@ -151,10 +185,10 @@ def broadcast(members: int, messages: int) -> Callable[[Running], Result]:
     return measure
 
 
-def open_close(total: int) -> Callable[[Running], Result]:
+def open_close(total: int) -> Callable[[Peer], Result]:
     close = b"\x88\x82\x00\x00\x00\x00\x03\xe8"
 
-    def measure(server: Running) -> Result:
+    def measure(server: Peer) -> Result:
         def one() -> None:
             client = load.Client(server.port)
             client.sock.settimeout(30)
@@ -176,8 +210,8 @@ def open_close(total: int) -> Callable[[Running], Result]:
     return measure
 
 
-def idle(connections: int) -> Callable[[Running], Result]:
-    def measure(server: Running) -> Result:
+def idle(connections: int) -> Callable[[Peer], Result]:
+    def measure(server: Peer) -> Result:
         warm = [load.Client(server.port) for _ in range(200)]
         payload = text(125)
         request = load.frame(payload, 1)
@@ -186,6 +220,36 @@ def idle(connections: int) -> Callable[[Running], Result]:
         clients = [load.Client(server.port) for _ in range(connections)]
         load.first_exchange(clients, request, payload)
         return Result((server.memory() - before) / connections / 1024)
+
+    return measure
+
+
+def client_echo(depth: int, total: int) -> Callable[[Peer], Result]:
+    payload = text(125)
+
+    def measure(client: Peer) -> Result:
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, *map(str, (HERE / "clients.py", client.name, port, depth, total))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        os.sched_setaffinity(process.pid, {SERVER_CORE})
+        try:
+            assert process.stdin is not None
+            process.stdin.write(payload.decode())
+            process.stdin.close()
+            process.stdin = None
+            with listener:
+                load.answer(listener, payload)
+            output, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.wait()
+        used, seconds = json.loads(output)
+        return Result(used / total * 1e6, total / seconds)
 
     return measure
 
@@ -242,22 +306,41 @@ def workloads(scale: float) -> list[Workload]:
             echo(16, 1, n(10_000), text(125), tls=True),
             peers=no_tcp,
         ),
-        Workload("broadcast to 500, per delivery", "broadcast", broadcast(500, 100), peers=no_tcp),
         Workload(
-            "broadcast to 2000, per delivery", "broadcast", broadcast(2000, 25), peers=no_tcp
+            "broadcast to 500, per delivery",
+            "broadcast",
+            broadcast(500, max(int(100 * scale), 10)),
+            peers=no_tcp,
+            alone=True,
+        ),
+        Workload(
+            "broadcast to 2000, per delivery",
+            "broadcast",
+            broadcast(2000, max(int(25 * scale), 5)),
+            peers=no_tcp,
+            alone=True,
         ),
         Workload("open and close", "echo", open_close(n(1_000)), peers=no_tcp),
-        Workload("idle connection", "echo", idle(2_000), unit="KiB", peers=no_tcp),
+        Workload(
+            "idle connection",
+            "echo",
+            idle(max(n(2_000), 1_000)),
+            unit="KiB",
+            peers=no_tcp,
+            alone=True,
+        ),
+        Workload("client, 1 in flight", "client", client_echo(1, n(10_000)), peers=no_tcp),
+        Workload("client, 100 in flight", "client", client_echo(100, n(30_000)), peers=no_tcp),
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--scale", type=float, default=1.0, help="messages, as a share of all")
     parser.add_argument("--only", nargs="*", default=[], help="parts of workload names")
     parser.add_argument("--peers", nargs="*", default=list(EVERYBODY))
-    parser.add_argument("--json", type=Path, help="write the figures there as well")
+    parser.add_argument("--json", type=Path, help="write the figures there, after each round")
     options = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
     chosen = [
@@ -265,44 +348,111 @@ def main() -> None:
         for each in workloads(options.scale)
         if not options.only or any(part in each.name for part in options.only)
     ]
-    figures: dict[str, dict[str, list[Result]]] = {}
+    figures = Figures(chosen)
+    conditions = machine() | {"scale": options.scale}
     with tempfile.TemporaryDirectory() as folder:
         make_certificates(folder)
-        for workload in chosen:
-            table = figures[workload.name] = {}
-            peers = [peer for peer in workload.peers if peer in options.peers]
-            for _ in range(options.rounds):
+        for number in range(1, options.rounds + 1):
+            one_round(chosen, options.peers, figures)
+            print(f"round {number} of {options.rounds}: load {os.getloadavg()[0]:.1f}", flush=True)
+            if options.json:
+                told = conditions | {"rounds": number, "load_after": os.getloadavg()[0]}
+                text = json.dumps({"conditions": told, "workloads": figures.summary()}, indent=1)
+                options.json.write_text(f"{text}\n")
+    figures.print()
+
+
+def one_round(chosen: list[Workload], names: list[str], figures: Figures) -> None:
+    for group in groups(chosen):
+        wanted = [name for name in names if any(name in each.peers for each in group)]
+        with running(wanted, group[0].mode) as peers:
+            for workload in group:
+                began = time.perf_counter()
                 for peer in peers:
-                    with running(peer, workload.mode) as server:
-                        table.setdefault(peer, []).append(workload.measure(server))
-            print_table(workload, table)
-    if options.json:
-        medians = {
-            name: {peer: median(results) for peer, results in table.items()}
-            for name, table in figures.items()
+                    if peer.name in workload.peers:
+                        figures.add(workload, peer, workload.measure(peer))
+                print(f"{time.perf_counter() - began:6.1f} s  {workload.name}", flush=True)
+
+
+def groups(chosen: list[Workload]) -> list[list[Workload]]:
+    """Put those together that can share servers."""
+    found: dict[str, list[Workload]] = {}
+    for workload in chosen:
+        found.setdefault(workload.name if workload.alone else workload.mode, []).append(workload)
+    return list(found.values())
+
+
+def machine() -> dict[str, object]:
+    """What is worth to know of where it ran."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": next((x.split(": ")[1] for x in lines if x.startswith("model name")), "?"),
+        "cores": len(CORES),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "load_before": os.getloadavg()[0],
+    }
+
+
+class Figures:
+    """The results of all rounds."""
+
+    def __init__(self, chosen: list[Workload]) -> None:
+        self._units = {workload.name: workload.unit for workload in chosen}
+        self._results: dict[str, dict[str, list[Result]]] = {name: {} for name in self._units}
+
+    def add(self, workload: Workload, peer: Peer, result: Result) -> None:
+        """Take what one round measured."""
+        self._results[workload.name].setdefault(peer.name, []).append(result)
+
+    def summary(self) -> dict[str, dict[str, object]]:
+        """Return what goes into the JSON."""
+        return {
+            name: {
+                "unit": self._units[name],
+                "peers": {peer: asdict(summarize(each)) for peer, each in table.items()},
+            }
+            for name, table in self._results.items()
         }
-        options.json.write_text(json.dumps(medians, indent=1))
+
+    def print(self) -> None:
+        """Show medians, and from where to where the rounds went."""
+        for name, table in self._results.items():
+            print(f"\n{name}")
+            for peer, results in table.items():
+                told = summarize(results)
+                spread = f"{told.low:.1f} - {told.high:.1f}"
+                print(f"  {peer:20}{told.median:10.1f} {self._units[name]:4}{spread:>20}")
 
 
-def median(results: list[Result]) -> float:
-    return statistics.median(result.figure for result in results)
+@dataclass
+class Summary:
+    """Medians over the rounds."""
+
+    median: float
+    low: float
+    high: float
+    rate: float
+    """Messages per second of real time."""
+    p50: float | None
+    """Seconds from sending to receiving, over the trips of all rounds; likewise:"""
+    p99: float | None
 
 
-def print_table(workload: Workload, table: dict[str, list[Result]]) -> None:
-    print(f"\n### {workload.name}\n")
-    print(f"| server | {workload.unit} | against trio_ws | per second | p50 | p99 |")
-    print("|---|---|---|---|---|---|")
-    ours = median(table["trio_ws"]) if "trio_ws" in table else float("nan")
-    for peer, results in table.items():
-        value = median(results)
-        rate = statistics.median(result.rate for result in results)
-        trips = sorted(trip for result in results for trip in result.trips)
-        p50, p99 = (
-            f"{trips[int(len(trips) * share)] * 1e6:.0f} µs" if trips else ""
-            for share in (0.5, 0.99)
-        )
-        ratio = f"{value / ours:.2f}"
-        print(f"| {peer} | {value:.1f} | {ratio} | {rate:,.0f} | {p50} | {p99} |", flush=True)
+def summarize(results: list[Result]) -> Summary:
+    figures = [result.figure for result in results]
+    trips = sorted(trip for result in results for trip in result.trips)
+    p50, p99 = (trips[int(len(trips) * share)] if trips else None for share in (0.5, 0.99))
+    return Summary(
+        median=statistics.median(figures),
+        low=min(figures),
+        high=max(figures),
+        rate=statistics.median(result.rate for result in results),
+        p50=p50,
+        p99=p99,
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""What was aimed at: CPU time of trio_ws as a share of another's, in the same run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Target:
+    """A workload, whom to compare with, the ratio to reach, and what stands in the way."""
+
+    workload: str
+    peer: str
+    ratio: float
+    obstacle: str
+
+
+# From profiles (cProfile on the server, strace -c beside it) of the workload.
+CALLS = (
+    "reading and writing are two system calls, 60 % of the time, and everybody pays them; "
+    "a step of a trio task is 4 µs, the rest is Python"
+)
+PYTHON = (
+    "with whole batches hardly a system call is left: what remains is dozens of calls of Python "
+    "functions a message, from receiving it to the frame that is queued"
+)
+COPIES = (
+    "the kernel's copies are most of it; then text is decoded piece by piece as it comes, "
+    "and put together: one more copy"
+)
+ZLIB = (
+    "compressed frames take wsproto's way, a quarter of the time; zlib takes a tenth, "
+    "the two system calls and the task's step as much as elsewhere"
+)
+DELIVERY = (
+    "one system call each is more than half of it; the rest is Python: the member's policy, "
+    "the connection's state, the outbox"
+)
+MEMORY = (
+    "a task with its coroutines, and the many small objects of a connection: state, "
+    "queues, wsproto's parser, the request"
+)
+HANDSHAKE = (
+    "no single item: parsing the request, SHA-1, accept, two nurseries and a task, the Close, "
+    "half-closing and waiting for TCP's end, each some ten µs to a hundred"
+)
+WAITING = (
+    "each answer is a wait of its own: epoll and a step of the task, beside the two system calls"
+)
+
+TARGETS = (
+    Target("64 connections, 125 B, one in flight", "websockets.trio", 0.25, CALLS),
+    Target("64 connections, 125 B, one in flight", "websockets uvloop", 1.0, CALLS),
+    Target("64 connections, 125 B, one in flight", "picows uvloop", 1.5, CALLS),
+    Target("1 connection, 125 B, one in flight", "websockets.trio", 0.5, WAITING),
+    Target("8 connections, 125 B, 64 in flight", "websockets.trio", 0.1, PYTHON),
+    Target("8 connections, 125 B, 64 in flight", "picows uvloop", 0.5, PYTHON),
+    Target("8 connections, 64 KiB text", "websockets uvloop", 0.8, COPIES),
+    Target("4 connections, 1 MiB text", "websockets uvloop", 0.8, COPIES),
+    Target("64 connections, 1 KiB JSON, deflate", "websockets uvloop", 0.7, ZLIB),
+    Target("broadcast to 500, per delivery", "websockets.trio", 0.2, DELIVERY),
+    Target("broadcast to 500, per delivery", "picows uvloop", 1.0, DELIVERY),
+    Target("open and close", "websockets.trio", 0.5, HANDSHAKE),
+    Target("idle connection", "websockets.trio", 0.5, MEMORY),
+    Target("idle connection", "websockets", 1.0, MEMORY),
+    Target("client, 1 in flight", "websockets.trio", 0.6, WAITING),
+    Target("client, 100 in flight", "websockets.trio", 0.15, PYTHON),
+)
