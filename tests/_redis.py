@@ -43,6 +43,11 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self, *arguments: str) -> None:
         """Start it, and wait until it answers."""
         command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1"]

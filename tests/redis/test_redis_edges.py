@@ -224,3 +224,17 @@ async def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
         with pytest.raises(BrokerDown):
             async with open_rooms(url, patience=0.5, timeout=0.1):
                 pytest.fail("that is no Redis")
+
+
+async def test_a_room_that_becomes_stale_while_it_is_fetched_has_another_turn() -> None:
+    _, broker = unserved()
+    delivering = broker._delivering
+    first, second = delivering.add("a"), delivering.add("b")
+    assert delivering.take_stale(set()) == [first, second]
+    assert not delivering.stale_news.is_set()
+    delivering.mark_stale(first)
+    third = delivering.add("c")
+    assert delivering.take_stale({"a", "b"}) == [third]
+    assert delivering.stale_news.is_set()
+    assert delivering.take_stale(set()) == [first]
+    assert not delivering.stale_news.is_set()

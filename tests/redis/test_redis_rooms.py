@@ -321,6 +321,22 @@ async def test_a_process_that_ends_without_a_word_is_missed_after_a_while(
         assert presence.snapshot == ()
 
 
+async def test_a_process_that_lives_is_not_missed(redis: RedisServer) -> None:
+    async with (
+        open_rooms(redis.url, timeout=0.4) as one,
+        open_rooms(redis.url, timeout=0.4) as other,
+        open_pair() as (_, server),
+        one.join(server, "a"),
+        other.presence("a") as presence,
+    ):
+        with trio.fail_after(5):
+            if not presence.snapshot:
+                await presence.receive()
+        with trio.move_on_after(2) as scope:  # it would be held to be dead after 1.2 s
+            await presence.receive()
+        assert scope.cancelled_caught
+
+
 async def test_a_process_that_others_hold_to_be_dead_says_that_it_is_not(
     redis: RedisServer,
 ) -> None:

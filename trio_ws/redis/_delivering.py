@@ -106,11 +106,16 @@ class Delivering:
             room.presences = []
             self.mark_stale(room)
 
-    def take_stale(self) -> list[OpenRoom]:
-        """Return the rooms whose histories are to be fetched now."""
-        rooms = list(self.stale.values())
-        self.stale.clear()
-        self.stale_news = trio.Event()
+    def take_stale(self, fetched: set[str]) -> list[OpenRoom]:
+        """Return the rooms whose histories are to be fetched now.
+
+        Those that were ``fetched`` a moment ago, and have become stale again, have their turn
+        when that was delivered.
+        """
+        rooms = [room for room in self.stale.values() if room.name not in fetched]
+        self.stale = {name: self.stale[name] for name in self.stale.keys() & fetched}
+        if not self.stale:
+            self.stale_news = trio.Event()
         for room in rooms:
             if room.heard is None:
                 room.heard = []

@@ -243,7 +243,7 @@ class Service:
             delivering.mark_stale(delivering.rooms[name])
         fetched: list[tuple[OpenRoom, Fetched]] = []
         asked = 0  # when the first of them was
-        while rooms := delivering.take_stale():
+        while rooms := delivering.take_stale({room.name for room, _ in fetched}):
             for some in _chunks(rooms):
                 here = [room for room in some if delivering.is_open(room)]
                 link.subscribe([self._terms.names.channel(room.name) for room in here])
