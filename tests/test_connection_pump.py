@@ -51,7 +51,7 @@ async def pumped(
 ) -> AsyncIterator[tuple[WebSocket, Pump]]:
     async with trio.open_nursery() as nursery:
         pump = Pump()
-        nursery.start_soon(pump.run)
+        await nursery.start(pump.work)
         us = Session(stream, options, client=False, leftover=leftover, pump=pump)
         async with us as ws:
             yield ws, pump
@@ -335,7 +335,7 @@ async def test_who_was_heard_but_not_read_yet_lives(mock_clock: MockClock) -> No
         pairs = [socket.socketpair() for _ in range(count)]
         nursery = await stack.enter_async_context(trio.open_nursery())
         pump = Pump()
-        nursery.start_soon(pump.run)
+        await nursery.start(pump.work)
         connections: list[WebSocket] = []
         for ours, theirs in pairs:
             stack.callback(theirs.close)
@@ -429,7 +429,7 @@ async def test_what_it_has_not_parsed_is_told_to_the_budget(
     budget = Budget(100_000)
     async with trio.open_nursery() as nursery:
         pump = Pump()
-        nursery.start_soon(pump.run)
+        await nursery.start(pump.work)
         options = OPTIONS.replace(receive_buffer=100)
         us = Session(stream, options, client=False, leftover=b"", pump=pump, budget=budget)
         async with us as ws:

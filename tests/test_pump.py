@@ -49,7 +49,7 @@ class Recorder:
 async def running() -> AsyncIterator[Pump]:
     async with trio.open_nursery() as nursery:
         pump = Pump()
-        nursery.start_soon(pump.run)
+        await nursery.start(pump.work)
         yield pump
         pump.stop()
 
@@ -193,7 +193,7 @@ async def test_who_is_there_when_it_ends_is_sent_away(pair: Pair, cancelled: boo
         pump.call_soon(lambda: called.append("asked for in the end"))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pump.run)
+        await nursery.start(pump.work)
         await wait_all_tasks_blocked()
         pump.add(ours.fileno(), source)
         pump.call_soon(call)
@@ -212,7 +212,7 @@ async def test_who_is_there_when_it_ends_is_sent_away(pair: Pair, cancelled: boo
 async def test_one_that_is_cancelled_before_it_runs_closes_nevertheless() -> None:
     pump = Pump()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pump.run)
+        nursery.start_soon(pump.work)
         nursery.cancel_scope.cancel()
     assert pump.closed
 

@@ -39,7 +39,7 @@ async def pump(request: pytest.FixtureRequest, nursery: trio.Nursery) -> Pump | 
     if request.param == "own task":
         return None
     pump = Pump()
-    nursery.start_soon(pump.run)
+    await nursery.start(pump.work)
     return pump
 
 
@@ -239,7 +239,7 @@ async def test_answers_wait_for_nobody_if_the_pump_ends(sockets: Sockets) -> Non
     stream, peer = sockets
     pump = Pump()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pump.run)
+        await nursery.start(pump.work)
         async with server(stream, pump) as ws:
             peer.send(
                 encode_frame(TEXT, b"1", masked=True) + encode_frame(TEXT, b"2", masked=True)

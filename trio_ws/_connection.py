@@ -502,6 +502,7 @@ class Connection:
         return ConnectionEnded(self.info)
 
     def sender_error(self) -> Exception:
+        """Return what a sender gets now that the connection is over."""
         if self._closed_here:
             return trio.ClosedResourceError("this side has closed the WebSocket")
         info = self.info or self._failure

@@ -93,7 +93,7 @@ class ProxyRejected(ConnectionRejected):
     ) -> None:
         super().__init__(status, headers, body)
         self.proxy = proxy
-        self.args = (proxy, status, self.headers, body)
+        self.args: tuple[Any, ...] = (proxy, status, self.headers, body)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.proxy, self.status, CIMultiDict(self.headers), self.body)

@@ -15,12 +15,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import trio
 
 from ._budget import Account, open_purse
 from ._messages import OVERHEAD, Data, MessagePart
+from ._options import KIB
 from ._pace import Pace
+
+
+LARGE: Final = 16 * KIB
+"""Bytes, or characters, from which on pieces are only joined when all are there: so few of
+them take no memory to speak of."""
 
 
 class Inbox:
@@ -117,7 +124,7 @@ class Inbox:
         if part.final:
             self._messages.append(self._take_pieces())
             return
-        while len(pieces) > 1 and len(pieces[-2]) <= len(pieces[-1]):
+        while len(pieces) > 1 and len(pieces[-2]) <= len(pieces[-1]) < LARGE:
             tail = pieces.pop()
             pieces[-1] += tail  # type: ignore[operator]  # a message is all text or all binary
 

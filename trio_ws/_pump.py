@@ -89,7 +89,7 @@ class Pump:
             self._close()
 
     def stop(self) -> None:
-        """End `run`."""
+        """End `work`."""
         self._scope.cancel()
 
     @trio.lowlevel.enable_ki_protection

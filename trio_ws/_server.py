@@ -160,7 +160,7 @@ class Server:
                 pump = self._state.pump = open_pump()
                 if pump is not None:
                     with trio.CancelScope(shield=True):  # the listeners are to be closed yet
-                        await nursery.start(pump.run)
+                        await nursery.start(pump.work)
                 try:
                     await self._accept(handler_nursery or nursery, task_status)
                 finally:

@@ -157,7 +157,7 @@ async def serving(*, tls: bool) -> AsyncIterator[tuple[str, ssl.SSLContext | Non
     async with trio.open_nursery() as nursery:
         start = partial(serve_websocket, host="127.0.0.1", ssl_context=context)
         server = await nursery.start(start, echo, 0)
-        with trio.fail_after(LONGEST_TEST):
+        with trio.fail_after(LONGEST_TEST):  # noqa: ASYNC100  # the test that it yields to waits
             yield f"{'wss' if tls else 'ws'}://localhost:{server.port}/", trusting
         nursery.cancel_scope.cancel()
 
