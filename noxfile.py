@@ -86,7 +86,6 @@ _STARTABLE = [
     "stay",
     "stay_with_peer",
     "work",
-    "run",
     "run_client",
     "run_clients",
 ]

@@ -160,7 +160,9 @@ class Cable:
     def release(self) -> None:
         self._free.set()
 
-    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+    async def run(  # noqa: ASYNC114  # a name that others have for what cannot be started
+        self, task_status: trio.TaskStatus[None]
+    ) -> None:
         async def serve(stream: trio.SocketStream) -> None:
             if self.broken:
                 return

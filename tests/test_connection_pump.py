@@ -374,7 +374,7 @@ async def test_one_that_the_system_does_not_watch_is_read_by_a_task(
 
     async with trio.open_nursery() as nursery:
         pump = Pump()
-        nursery.start_soon(pump.run)
+        await nursery.start(pump.work)
         monkeypatch.setattr(pump, "add", fail)
         async with Session(stream, OPTIONS, client=False, leftover=b"", pump=pump) as ws:
             assert tasks_of(ws) == {f"reader of {ws.id}"}

@@ -24,7 +24,6 @@ from ._messages import OVERHEAD, Data, MessagePart
 from ._options import KIB
 from ._pace import Pace
 
-
 LARGE: Final = 16 * KIB
 """Bytes, or characters, from which on pieces are only joined when all are there: so few of
 them take no memory to speak of."""

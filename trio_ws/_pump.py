@@ -77,7 +77,7 @@ class Pump:
         return self._epoll.closed
 
     @trio.lowlevel.enable_ki_protection  # up to the end of the last line
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def work(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until stopped or cancelled; then everybody has to see to themselves."""
         try:
             with self._scope:

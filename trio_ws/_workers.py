@@ -144,7 +144,9 @@ class Supervisor:
         self._stopping = False
         self._nursery: trio.Nursery
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(  # noqa: ASYNC114  # a name that others have for what cannot be started
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Start the workers, and keep them running until a signal ends them.
 
         Raises:

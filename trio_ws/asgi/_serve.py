@@ -30,7 +30,7 @@ class Lifespan:
         self._failure: str | None = None
         self._asked = False
 
-    async def run(self) -> None:  # noqa: ASYNC910  # it has one, or is cancelled
+    async def run(self) -> None:  # noqa: ASYNC910  # its first step is one, in the try  # noqa: ASYNC910  # it has one, or is cancelled
         """Call the application. One that knows nothing of this may raise."""
         scope = {
             "type": "lifespan",
