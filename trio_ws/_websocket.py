@@ -23,7 +23,7 @@ from ._messages import (
     as_data,
     check_close,
 )
-from ._pace import Pace
+from ._pace import SendingPace
 from ._streams import RelayedStream
 from ._views import View, as_it_is, decode_json, encode_binary, encode_json, encode_text
 
@@ -76,7 +76,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         self._connection = connection
         self._inbox = connection.inbox
         self._outbox = connection.outbox
-        self._pace = Pace()
+        self._pace = SendingPace()
         self._subprotocol = subprotocol
         self._request = request
         self._local_address = local_address
