@@ -121,6 +121,8 @@ def test_characters_may_be_cut_anywhere(lane: Lane, client: bool, size: int) -> 
     text = "aé€😀" * 1000
     parts = pieces_of(lane, frame(client, TEXT, text.encode()), size)
     assert "".join(part.data for part in parts) == text  # type: ignore[union-attr, misc]
+    told = [part.size for part in parts if part is not None and part.data]
+    assert sum(told) == len(text.encode())  # half a character is told with the other half
 
 
 def test_text_that_is_no_utf_8_is_handed_back(lane: Lane, client: bool) -> None:

@@ -52,6 +52,7 @@ class Lane:
         """What is no UTF-8, once `take` has met it."""
         self._key = b""
         self._text: codecs.IncrementalDecoder | None = None
+        self._half = 0  # bytes of a character that is yet to come whole
 
     def read(
         self, data: bytes, at: int, most: int, room: float = math.inf
@@ -132,6 +133,7 @@ class Lane:
         self.left = end - start
         self._key = b"" if self._client else data[start - 4 : start]
         self._text = _decoder() if first & 0x0F == _frames.TEXT else None
+        self._half = 0
         return start
 
     def take(self, piece: bytes) -> MessagePart | None:
@@ -147,8 +149,11 @@ class Lane:
             return MessagePart(piece, size, final)
         held, _ = self._text.getstate()
         try:
-            return MessagePart(self._text.decode(piece, final), size, final)
+            text = self._text.decode(piece, final)
         except UnicodeDecodeError:
             self.left = 0
             self.rejected = held + piece
             return None
+        size += self._half  # without a character there is no part that could tell
+        self._half = 0 if text else size
+        return MessagePart(text, size, final)
