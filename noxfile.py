@@ -279,6 +279,13 @@ def autobahn(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def outages(session: nox.Session) -> None:
+    """Kill, freeze and restart Redis 15 times under two servers and 400 members."""
+    _install(session, "test")
+    session.run("python", "tests/redis/outages.py", *session.posargs)
+
+
+@nox.session(default=False)
 def hostile(session: nox.Session) -> None:
     """Attack server and client, and print what it cost; ``-- full`` is the full size."""
     _install(session, "test")

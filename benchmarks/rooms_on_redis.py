@@ -77,7 +77,7 @@ async def serve(url: str) -> None:
                             nursery.start_soon(keep_on)
                 await ws.send(json.dumps(count))
 
-        options = Options(allowed_origins=[], compression=None)
+        options = Options(compression=None, ping_interval=None)  # a frame is a message
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
                 lambda task_status: serve_websocket(
