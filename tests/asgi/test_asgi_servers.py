@@ -51,6 +51,7 @@ def make_routes() -> tuple[Routes, list[Any]]:
     @routes.websocket("/room")
     async def room(request: WebSocketRequest) -> None:
         async with request.accept() as ws, rooms.join(ws, "room") as member:
+            await ws.send("entered")
             async for message in ws:
                 await rooms.publish("room", message, exclude={member})
 
@@ -133,8 +134,7 @@ async def test_rooms_reach_from_connection_to_connection_under_hypercorn() -> No
         server.open("/room") as one,
         server.open("/room") as other,
     ):
-        with trio.move_on_after(0.2):  # until both have entered
-            await trio.sleep_forever()
+        assert [await one.receive(), await other.receive()] == ["entered", "entered"]
         await one.send("to all others")
         assert await other.receive() == "to all others"
 
