@@ -361,7 +361,7 @@ class Connection:
         """Handle what has come; return whether there may be more to handle at once."""
         turn = TURN
         while not self.inbox.full:
-            messages = self.protocol.next_messages(turn, self.inbox.room)
+            messages = self.protocol.next_messages(turn, min(self.inbox.room, turn * KIB))
             if messages:
                 if self.info is None:
                     self.inbox.put_messages(messages)
