@@ -9,6 +9,8 @@ import trio
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from trio_ws._errors import (
+    BrokerDown,
+    BrokerOverflow,
     ConnectionClosed,
     ConnectionEnded,
     ConnectionLost,
@@ -190,3 +192,11 @@ def test_a_group_is_a_refusal_if_there_is_nothing_else_in_it(
     error: BaseException | None, found: JoinRefused | None
 ) -> None:
     assert find_refusal(error) is found
+
+
+@pytest.mark.parametrize("kind", [BrokerDown, BrokerOverflow])
+def test_who_publishes_in_vain_learns_whether_to_try_again(kind: type[BrokerDown]) -> None:
+    assert not kind("away").uncertain
+    copy = pickle.loads(pickle.dumps(kind("away", uncertain=True)))  # noqa: S301  # our own bytes
+    assert type(copy) is kind
+    assert (copy.reason, str(copy), copy.uncertain) == ("away", "away", True)
