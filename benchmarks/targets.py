@@ -26,14 +26,14 @@ PYTHON = (
 )
 COPIES = (
     "system calls are a quarter of it; the rest is memory: pieces are unmasked, decoded and put "
-    "together, and the answer is encoded, each a copy into fresh pages"
+    "together, and the answer is encoded, each a copy of all of it"
 )
 ZLIB = (
     "compressed frames take wsproto's way, a quarter of the time; zlib itself is 9 µs, "
     "the two system calls and the task's step are as much as elsewhere"
 )
 DELIVERY = (
-    "its write() is 6.7 µs, more than half of it, and as much as everybody's; the rest is Python: "
+    "its write() is 6.7 µs, half of it, and as much as everybody's; the rest is Python: "
     "the member's policy, the connection's state, the outbox"
 )
 MEMORY = (
@@ -41,8 +41,8 @@ MEMORY = (
     "queues, wsproto's parser, the request"
 )
 HANDSHAKE = (
-    "no single item: parsing the request, SHA-1, accept, two nurseries and a task, the Close, "
-    "half-closing and waiting for TCP's end, each some ten µs to a hundred"
+    "no item stands out in the profile: parsing the request, SHA-1, accept, two nurseries and a task, the Close, "
+    "half-closing and waiting for TCP's end"
 )
 WAITING = (
     "each answer is a wait of its own: epoll and a step of the task, beside the two system calls"
