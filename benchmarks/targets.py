@@ -41,8 +41,8 @@ MEMORY = (
     "queues, wsproto's parser, the request"
 )
 HANDSHAKE = (
-    "no item stands out in the profile: parsing the request, SHA-1, accept, two nurseries and a task, the Close, "
-    "half-closing and waiting for TCP's end"
+    "no item stands out in the profile: parsing the request, SHA-1, accept, two "
+    "nurseries and a task, the Close, half-closing and waiting for TCP's end"
 )
 WAITING = (
     "each answer is a wait of its own: epoll and a step of the task, beside the two system calls"
