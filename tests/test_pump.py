@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import math
 import select
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -18,6 +20,12 @@ from trio_ws import _pump
 from trio_ws._pump import TURN, Pump, open_pump
 
 Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pass shall end because the machine has other things to do."""
+    monkeypatch.setattr(_pump, "PASS", math.inf)
 
 
 @pytest.fixture
@@ -235,3 +243,55 @@ def test_there_is_one_where_the_system_has_an_epoll() -> None:
     pump = open_pump()
     assert pump is not None
     pump._close()
+
+
+async def test_who_reads_for_long_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many are ready; and each of them gets its own turn before anybody's second."""
+    monkeypatch.setattr(_pump, "PASS", 0)
+    happened: list[object] = []
+    pairs = [socket.socketpair() for _ in range(4)]
+
+    async def count_turns() -> None:
+        while True:
+            happened.append("others")
+            await trio.lowlevel.checkpoint()
+
+    async with running() as pump, trio.open_nursery() as nursery:
+        nursery.start_soon(count_turns)
+        while not happened:
+            await trio.lowlevel.checkpoint()
+        for number, (ours, theirs) in enumerate(pairs):
+            pump.add(ours.fileno(), Recorder(ours, lambda number=number: happened.append(number)))
+            theirs.send(bytes(200))  # which takes two reads
+        while len([each for each in happened if each != "others"]) < 8:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    numbers = [each for each in happened if each != "others"]
+    assert sorted(numbers[:4]) == sorted(numbers[4:]) == list(range(4))
+    first, last = (happened.index(each) for each in (numbers[0], numbers[3]))
+    assert happened[first:last].count("others") >= 2  # once in each round but the outer ones
+    for ours, theirs in pairs:
+        ours.close()
+        theirs.close()
+
+
+@pytest.mark.parametrize("stopped_by", range(4))
+async def test_callbacks_take_turns_too_and_none_is_lost_when_it_stops(
+    monkeypatch: pytest.MonkeyPatch, stopped_by: int
+) -> None:
+    monkeypatch.setattr(_pump, "PASS", 0)
+    called: list[int] = []
+    async with running() as pump:
+
+        def call(number: int) -> None:
+            called.append(number)
+            if number == stopped_by:
+                pump.stop()
+
+        for number in range(4):
+            pump.call_soon(partial(call, number))
+        pump.call_soon(lambda: pump.call_soon(partial(call, 4)))
+        await wait_all_tasks_blocked()
+    assert called == [0, 1, 2, 3, 4]

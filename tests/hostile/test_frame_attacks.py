@@ -154,6 +154,41 @@ async def test_continuations_without_end_are_refused(serve, table, payload):
     assert good.felt.slowest < NOTICED
 
 
+@pytest.mark.parametrize("kind", ["pings", "bombs", "fragments", "messages", "compressed"])
+async def test_a_crowd_that_floods_together_lets_others_have_their_turn(serve, table, kind):
+    count = 64
+    data = {
+        "pings": frame(PING, b"x" * 10) * 2000,
+        "bombs": frame(BINARY, deflate(MIB), rsv=4) * 10,
+        "fragments": frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"a", fin=False) * 1000,
+        "messages": frame(TEXT, b"hello") * 6000,
+        "compressed": frame(TEXT, deflate(1000), rsv=4) * 1000,
+    }[kind]
+    async with serve() as server, good_clients(server.port) as good:
+        await server.begin()
+        async with trio.open_nursery() as nursery:
+
+            async def attack() -> None:
+                async with connected(server.port, "/echo", extensions=DEFLATE) as peer:
+                    await together.wait()
+                    with trio.move_on_after(3):
+                        nursery.start_soon(peer.try_to_send, data)
+                        while await peer.read():
+                            peer.parser.buffer.clear()
+
+            together = trio.Event()
+            for _ in range(count):
+                nursery.start_soon(attack)
+            await server.holds(count, within=30)
+            together.set()
+        measured = await server.measured()
+        await server.settled(within=20)
+    pass_ = f"longest pass of the event loop {measured.longest_pass * 1000:.0f} ms of CPU"
+    table.add(f"{count} who flood together: {kind}", measured, good.felt, pass_)
+    assert measured.memory < 3 * count * MIB  # the message in hand, the next, and what it came in
+    assert measured.longest_pass < PASS
+
+
 async def test_unfinished_messages_on_one_connection_are_refused(serve, table):
     async with serve() as server, good_clients(server.port) as good:
         await server.begin()
@@ -198,15 +233,23 @@ async def test_a_message_a_byte_at_a_time_takes_cpu_linear_in_its_bytes(serve, t
                 await server.begin()
                 for i in range(len(message)):
                     await peer.send(message[i : i + 1])
-                echo = await peer.next_frame()
-                assert echo is not None
-                assert echo.payload == bytes(size)
+                assert await whole_message(peer) == bytes(size)
                 measured = await server.measured()
                 seconds[size] = measured.cpu
                 table.add(f"a message of {size // KIB} KiB a byte at a time", measured)
                 assert measured.memory < 4 * MIB
     (small, less), (large, more) = sorted(seconds.items())
     assert more / large < 2 * less / small
+
+
+async def whole_message(peer: Peer) -> bytes:
+    pieces: list[bytes] = []
+    while True:
+        each = await peer.next_frame()
+        assert each is not None
+        pieces.append(each.payload)
+        if each.fin:
+            return b"".join(pieces)
 
 
 # Lengths...
