@@ -118,3 +118,4 @@ def test_an_epoch_that_this_process_has_ended_itself_loses_nothing_for_it() -> N
 def test_what_other_rooms_were_not_asked_for_yet_waits() -> None:
     assert steps("A:2@20", "A:3@30 A:4@40", "A:4@40", until=35) == "A:3"
     assert steps("A:2@20", "", "B:0@40", until=35) == "[B:0]"
+    assert steps("A:2@20", "", "A:3@36", "A:3@36", until=35) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from _redis import open_broker_on, redis_server, until
 from trio_ws import BrokerDown, History, Rooms
 from trio_ws.redis import _service, open_rooms
 from trio_ws.redis._broker import RedisBroker
+from trio_ws.redis._link import LinkDown
 from trio_ws.rooms import Delivery, Publication
 
 NOWHERE = "redis://127.0.0.1:1"
@@ -168,6 +170,17 @@ async def test_a_link_is_named_in_logs() -> None:
             link = broker._service._link
             assert link is not None
             assert repr(link._connection) == f"connection to Redis at 127.0.0.1:{server.port}"
+
+
+async def test_a_link_on_which_nothing_is_heard_is_down() -> None:
+    with redis_server() as server:
+        async with open_broker_on(server.url, timeout=0.2) as broker:
+            link = broker._service._link
+            assert link is not None
+            server.signal(signal.SIGSTOP)
+            with pytest.raises(LinkDown, match="does not answer"):
+                await link.wait_heard()
+            server.signal(signal.SIGCONT)
 
 
 async def test_redis_remembers_rooms_in_which_nothing_is_said(

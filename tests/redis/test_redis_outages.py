@@ -302,6 +302,7 @@ async def test_a_room_cannot_be_entered_without_redis(redis: RedisServer) -> Non
         assert isinstance(caught.value.__cause__, BrokerDown)
         assert str(redis.port) not in str(caught.value)  # a peer may be told of it
         redis.start()
+        await is_up(rooms)
         async with rooms.subscribe("b"):
             pass
 

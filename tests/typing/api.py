@@ -17,6 +17,7 @@ from multidict import CIMultiDictProxy, MultiDictProxy
 
 import trio_ws
 import trio_ws.asgi
+import trio_ws.redis
 from trio_ws import CloseInfo, Options, Response, WebSocket, WebSocketRequest, testing
 
 # Server
@@ -296,6 +297,16 @@ async def use_rooms(ws: WebSocket) -> None:
         assert_type(await rooms.publish("lobby", "hello", exclude={member}), int)
         assert_type(rooms.members("lobby"), tuple[trio_ws.Member, ...])
     rooms.join("lobby")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def use_rooms_on_redis() -> None:
+    history = trio_ws.History(count=10)
+    async with trio_ws.redis.open_rooms(
+        "redis://localhost", history=history, local=True
+    ) as shared:
+        assert_type(shared, trio_ws.Rooms)
+        assert_type(shared.degraded, str | None)
+    trio_ws.redis.open_rooms()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 # The testing kit

@@ -68,7 +68,7 @@ def catch_up(
             steps.append(Jump(before, record.time - 1, silent=position == fetched.ended))
         steps.append(record)
         position = place
-    if position != tip.position and not any(each.time > until for each in fetched.records):
+    if position != tip.position and all(time <= until for time in known):
         steps.append(Jump(tip.position, tip.time, silent=position == fetched.ended))
     return steps
 

@@ -53,8 +53,10 @@ _FATAL: Final = (
 class Link:
     """A connection to Redis that is up."""
 
-    def __init__(self, connection: BaseConnection, run: str) -> None:
+    def __init__(self, connection: BaseConnection, run: str, patience: float) -> None:
         self._connection = connection
+        self._patience = patience
+        self._marks: dict[bytes, trio.Event] = {}
         self.run = run
         """The run of Redis: another one after each start."""
 
@@ -105,6 +107,24 @@ class Link:
         if self._connection.usable:
             self._connection.send_command(b"UNSUBSCRIBE", channel)
 
+    async def wait_heard(self) -> None:
+        """Wait until `listen` has handed over all that came before the last reply.
+
+        Replies and what is published come in order, and then go two ways. To unsubscribe
+        from something is answered on the second one.
+
+        Raises:
+          LinkDown: the link is down, or Redis does not answer.
+        """
+        mark = b"mark %d" % len(self._marks)
+        heard = self._marks[mark] = trio.Event()
+        with _translated():
+            self._connection.send_command(b"UNSUBSCRIBE", mark)
+        with trio.move_on_after(self._patience):
+            await heard.wait()
+            return
+        raise LinkDown("Redis does not answer")
+
     async def listen(self, handle: Callable[[bytes, bytes], None]) -> None:
         """Hand over channel and content of what is published, until the link is down.
 
@@ -115,10 +135,12 @@ class Link:
             async with aclosing(self._connection.push_messages) as pushes:
                 async for push in pushes:
                     kind, channel, data = push
+                    assert isinstance(channel, bytes)
                     if kind == b"message":
-                        assert isinstance(channel, bytes)
                         assert isinstance(data, bytes)
                         handle(channel, data)
+                    elif channel in self._marks:
+                        self._marks.pop(channel).set()
 
 
 @contextmanager
@@ -167,10 +189,12 @@ async def run_link(
     else:
         location = await _find_primary(address, patience)
     terms = {"username": address.username, "password": address.password, "db": address.db}
-    await _with_connection(address, location, patience, terms, partial(_use, task=task))
+    await _with_connection(address, location, patience, terms, partial(_use, patience, task))
 
 
-async def _use(connection: BaseConnection, task: Callable[[Link], Awaitable[None]]) -> None:
+async def _use(
+    patience: float, task: Callable[[Link], Awaitable[None]], connection: BaseConnection
+) -> None:
     with _translated():
         requests = [
             connection.create_request(b"ROLE"),
@@ -185,7 +209,7 @@ async def _use(connection: BaseConnection, task: Callable[[Link], Awaitable[None
         raise LinkDown("this Redis is a replica")
     found = _RUN.search(info)
     assert found is not None, "INFO tells the run since Redis 2.6"
-    await task(Link(connection, found[1].decode()))
+    await task(Link(connection, found[1].decode(), patience))
 
 
 async def _find_primary(address: Address, patience: float) -> tuple[str, int]:

@@ -255,6 +255,7 @@ class Service:
         for names in _chunks(sorted(breaks - delivering.rooms.keys())):
             await link.run_script(FETCH, *self._fetching(link, names, {}, breaks))
         delivering.unsaid -= breaks
+        await link.wait_heard()  # what the histories do not keep may have been heard
         await delivering.update(fetched, asked)
 
     async def _ask(
