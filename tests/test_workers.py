@@ -9,7 +9,6 @@ import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -349,10 +348,13 @@ async def on_duty(
     async def number(request: Request) -> Response:
         return Response(str(os.getpid()))
 
+    async def work() -> None:
+        await duty.serve(routes, ssl_context=ssl_context)
+
     try:
         with trio.fail_after(20), ours:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(duty.serve, routes, ssl_context=ssl_context))
+                nursery.start_soon(work)
                 assert await trio.to_thread.run_sync(ours.recv, 1) == b"+"
                 yield port, ours
     finally:
