@@ -17,6 +17,7 @@ COMPONENTS: Final = {
     "redis-server": ("redis-server",),
     "squid": ("squid",),
     "tinyproxy": ("tinyproxy",),
+    "tmux": ("tmux",),
 }
 """What a component's program is called, here and there."""
 
