@@ -348,13 +348,13 @@ async def on_duty(
     async def number(request: Request) -> Response:
         return Response(str(os.getpid()))
 
-    async def work() -> None:
+    async def do_duty() -> None:
         await duty.serve(routes, ssl_context=ssl_context)
 
     try:
         with trio.fail_after(20), ours:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(work)
+                nursery.start_soon(do_duty)
                 assert await trio.to_thread.run_sync(ours.recv, 1) == b"+"
                 yield port, ours
     finally:
