@@ -88,6 +88,14 @@ async def test_a_tcp_port_is_served() -> None:
         await trio.open_tcp_stream("127.0.0.1", server.port)
 
 
+async def test_sockets_are_served_where_the_system_cannot_watch_them_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trio_ws._server.open_pump", lambda: None)
+    async with running(serve_websocket, echo, 0, host="127.0.0.1") as server:
+        await greet(f"ws://127.0.0.1:{server.port}")
+
+
 async def test_all_interfaces_are_served_by_default() -> None:
     async with running(serve_websocket, echo, 0) as server:
         for listener in server.listeners:
