@@ -47,6 +47,7 @@ class Seat:
 
     async def read(self) -> list[Any]:
         """Return what has arrived by now."""
+        self.link.recorder.clear()  # or a crowd's transcripts would take more than its rooms
         return [await self.peer.receive() for _ in range(self.peer.statistics().unread_messages)]
 
 
