@@ -243,4 +243,4 @@ def test_no_list_takes_long(text: str) -> None:
     ):
         with contextlib.suppress(BadRequest):
             ask(line, options=options)
-    assert time.thread_time() - began < 0.2
+    assert time.thread_time() - began < 0.5
