@@ -55,9 +55,13 @@ class PumpedReading:
         if self._watched:
             self.read_some()
 
-    def leave_pump(self) -> None:
-        """Let a task read from now on."""
-        self._leave(None)
+    @trio.lowlevel.enable_ki_protection
+    def leave_pump(self, error: Exception | None = None) -> None:
+        """Let a task read from now on; ``error`` is the bug that makes it necessary."""
+        if not self.over:
+            self._watch(False)
+            self.over = True
+            self._reader.on_pump_left(error)
 
     @trio.lowlevel.enable_ki_protection
     def go_on(self) -> None:
@@ -67,17 +71,17 @@ class PumpedReading:
         try:
             unfinished = self._reader.handle()
         except Exception as exc:  # noqa: BLE001  # the task shall tell
-            self._leave(exc)
+            self.leave_pump(exc)
             return
         if self.over:
             return
         if self._pump.closed:  # while reading was paused
-            self._leave(None)
+            self.leave_pump()
             return
         try:
             self._watch(not (unfinished or self._reader.inbox.full))
         except OSError:  # the system watches no more of them (epoll(7), max_user_watches)
-            self._leave(None)
+            self.leave_pump()
             return
         if unfinished:
             self._pump.call_soon(self.go_on)
@@ -94,10 +98,3 @@ class PumpedReading:
         else:
             self._pump.remove(self._transport.fileno())
         self._watched = watched
-
-    @trio.lowlevel.enable_ki_protection
-    def _leave(self, error: Exception | None) -> None:
-        if not self.over:
-            self._watch(False)
-            self.over = True
-            self._reader.on_pump_left(error)
