@@ -17,6 +17,7 @@ import trio
 
 from ... import _client, _errors
 from ..._client import Opening, open_websocket_over_stream
+from ..._options import Options
 from ..._websocket import WebSocket
 from ._connection import WebSocketConnection
 from ._words import (
@@ -54,14 +55,9 @@ async def open_websocket(
     Raises:
       HandshakeError: on entering: nobody listens there, or does not want.
     """
-    opening = _client.open_websocket(
-        _url(host, port, resource, use_ssl),
-        subprotocols=subprotocols or (),
-        headers=decode(extra_headers),
-        ssl_context=_context(use_ssl),
-        proxy=None,
-        options=make_options(max_message_size, connect_timeout, disconnect_timeout),
-    )
+    options = make_options(max_message_size, connect_timeout, disconnect_timeout)
+    url = _url(host, port, resource, use_ssl)
+    opening = _open(url, use_ssl, subprotocols, extra_headers, options)
     async with AsyncExitStack() as stack:
         with _as_handshake_errors():
             ws = await stack.enter_async_context(opening)
@@ -97,14 +93,9 @@ async def connect_websocket(
       OSError: nobody listens there.
       HandshakeError: it is no WebSocket server, or does not want.
     """
-    opening = _client.open_websocket(
-        _url(host, port, resource, use_ssl),
-        subprotocols=subprotocols or (),
-        headers=decode(extra_headers),
-        ssl_context=_context(use_ssl),
-        proxy=None,
-        options=make_options(max_message_size),
-    )
+    url = _url(host, port, resource, use_ssl)
+    options = make_options(max_message_size)
+    opening = _open(url, use_ssl, subprotocols, extra_headers, options)
     return await _connect(nursery, opening, resource)
 
 
@@ -178,6 +169,23 @@ def _split_url(
     resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     port = parts.port or (443 if secure else 80)
     return parts.hostname, port, resource, ssl_context or secure
+
+
+def _open(
+    url: str,
+    use_ssl: bool | ssl.SSLContext,
+    subprotocols: Iterable[str] | None,
+    extra_headers: ByteHeaders,
+    options: Options,
+) -> Opening:
+    return _client.open_websocket(
+        url,
+        subprotocols=subprotocols or (),
+        headers=decode(extra_headers),
+        ssl_context=_context(use_ssl),
+        proxy=None,
+        options=options,
+    )
 
 
 def _url(host: str, port: int, resource: str, use_ssl: bool | ssl.SSLContext) -> str:
