@@ -131,7 +131,7 @@ class Cable:
     def __init__(self, nursery: trio.Nursery, target: int) -> None:
         self._nursery = nursery
         self._target = target
-        self._streams: list[trio.SocketStream] = []
+        self._streams: set[trio.SocketStream] = set()
         self._free = trio.Event()
         self._free.set()
         self.broken = False
@@ -166,13 +166,18 @@ class Cable:
         async def serve(stream: trio.SocketStream) -> None:
             if self.broken:
                 return
-            self._streams.append(stream)
             with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 async with await trio.open_tcp_stream("127.0.0.1", self._target) as other:
-                    self._streams.append(other)
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._pump, stream, other, nursery)
-                        nursery.start_soon(self._pump, other, stream, nursery)
+                    if self.broken:  # meanwhile
+                        return
+                    pair = {stream, other}
+                    self._streams |= pair
+                    try:
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(self._pump, stream, other, nursery)
+                            nursery.start_soon(self._pump, other, stream, nursery)
+                    finally:
+                        self._streams -= pair  # what has ended by itself is not to be cut
 
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = listeners[0].socket.getsockname()[1]
