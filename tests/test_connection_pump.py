@@ -415,7 +415,7 @@ async def test_a_wake_up_for_nothing_changes_nothing(
 ) -> None:
     stream, peer = sockets
     async with pumped(stream) as (ws, pump):
-        ws._connection._pumped.read_some()
+        ws._connection._pumped.read_some(trio.current_time())
         assert len(pump._sources) == 1
         peer.send(frame(TEXT, b"hello"))
         assert await ws.receive() == "hello"

@@ -407,9 +407,7 @@ async def test_what_was_taken_is_in_hand_until_its_consumer_comes_back() -> None
         @nursery.start_soon
         async def _() -> None:
             for _ in range(2):
-                consumer.inbox.enter()
                 await consumer.inbox.get()
-                consumer.inbox.leave()
 
         await wait_all_tasks_blocked()
         assert not consumer.inbox.in_hand  # it waits for the second one

@@ -209,13 +209,9 @@ class Receiving:
 
     def __init__(self) -> None:
         self.inbox = Inbox(math.inf, lambda: None)
-        self.begun = 0
 
     def open(self) -> MessageReceiver:
-        return MessageReceiver(self.inbox, self._on_begin)
-
-    def _on_begin(self) -> None:
-        self.begun += 1
+        return MessageReceiver(self.inbox)
 
     def put(self, data: str | bytes, *, final: bool = False) -> None:
         self.inbox.put(MessagePart(data, len(data), final))
@@ -227,7 +223,7 @@ async def test_chunks_come_as_they_arrive() -> None:
     with assert_checkpoints():
         parts = await receiving.open().__aenter__()
     assert parts.text
-    assert receiving.begun == 1
+    assert receiving.inbox.received == 1
     with assert_checkpoints():
         assert await anext(parts) == "one"
     receiving.put("two", final=True)
@@ -355,7 +351,7 @@ async def test_cancelling_on_the_way_in_leaves_the_message_there() -> None:
             async with receiving.open() as parts:
                 assert await anext(parts) == "one"
                 receiving.put("", final=True)
-        if not receiving.begun:
+        if not receiving.inbox.received:
             assert attempt.cancelled
             receiving.put("", final=True)
             assert await receiving.inbox.get() == "one"

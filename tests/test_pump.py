@@ -45,7 +45,7 @@ class Recorder:
         self.got: list[bytes] = []
         self.left = 0
 
-    def read_some(self) -> None:
+    def read_some(self, now: float) -> None:
         self.got.append(self.ours.recv(100))
         self.then()
 

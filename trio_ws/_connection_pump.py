@@ -15,9 +15,11 @@ class Reader(Protocol):
     """What handles what is read: a connection."""
 
     inbox: Inbox
+    read_size: int
+    """Bytes that the next read should ask for."""
 
-    def take(self, data: bytes) -> None:
-        """Take what was read."""
+    def take(self, data: bytes, now: float) -> None:
+        """Take what was read, and when."""
         ...
 
     def handle(self) -> bool:
@@ -41,11 +43,11 @@ class PumpedReading:
         """Whether it has been left, for good."""
 
     @trio.lowlevel.enable_ki_protection
-    def read_some(self) -> None:
+    def read_some(self, now: float) -> None:
         """Take what has come."""
-        data = self._transport.read_now()
+        data = self._transport.read_now(self._reader.read_size)
         if data:
-            self._reader.take(data)
+            self._reader.take(data, now)
             self.go_on()
         elif data is not None:  # the end
             self.leave_pump()
@@ -53,13 +55,14 @@ class PumpedReading:
     def read_pending(self) -> None:
         """Take what has come, if the pump has not come round to it: it reads for many."""
         if self._watched:
-            self.read_some()
+            self.read_some(trio.current_time())
 
     @trio.lowlevel.enable_ki_protection
     def leave_pump(self, error: Exception | None = None) -> None:
         """Let a task read from now on; ``error`` is the bug that makes it necessary."""
         if not self.over:
-            self._watch(False)
+            if self._watched:
+                self._watch(False)
             self.over = True
             self._reader.on_pump_left(error)
 
@@ -75,24 +78,24 @@ class PumpedReading:
             return
         if self.over:
             return
-        if self._pump.closed:  # while reading was paused
-            self.leave_pump()
-            return
-        try:
-            self._watch(not (unfinished or self._reader.inbox.full))
-        except OSError:  # the system watches no more of them (epoll(7), max_user_watches)
-            self.leave_pump()
-            return
+        watched = not (unfinished or self._reader.inbox.paused)
+        if watched is not self._watched:
+            try:
+                self._watch(watched)
+            except OSError:
+                self.leave_pump()
+                return
         if unfinished:
-            self._pump.call_soon(self.go_on)
+            if self._pump.closed:
+                self.leave_pump()
+            else:
+                self._pump.call_soon(self.go_on)
 
     def on_room(self) -> None:
         """Go on: the inbox is not full any more."""
         self._pump.call_soon(self.go_on)
 
     def _watch(self, watched: bool) -> None:
-        if watched is self._watched:
-            return
         if watched:
             self._pump.add(self._transport.fileno(), self)
         else:

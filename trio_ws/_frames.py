@@ -21,19 +21,20 @@ _FIN: Final = 0x80
 _RSV1: Final = 0x40
 _MASKED: Final = 0x80
 
+_small = struct.Struct("!BB").pack
 _medium = struct.Struct("!BBH").pack
 _large = struct.Struct("!BBQ").pack
 
 
 def encode_frame(
-    opcode: int, payload: bytes, *, fin: bool = True, rsv1: bool = False, masked: bool
+    opcode: int, payload: bytes | memoryview, *, fin: bool = True, rsv1: bool = False, masked: bool
 ) -> bytes:
     """Return a data frame: header, and the payload masked with a fresh key if asked for."""
     first = opcode | (_FIN if fin else 0) | (_RSV1 if rsv1 else 0)
     mask_bit = _MASKED if masked else 0
     size = len(payload)
     if size <= 125:
-        header = bytes((first, mask_bit | size))
+        header = _small(first, mask_bit | size)
     elif size <= 0xFFFF:
         header = _medium(first, mask_bit | 126, size)
     else:

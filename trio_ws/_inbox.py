@@ -14,8 +14,8 @@ of one, out. Two things bound it:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NoReturn
 
 import trio
 
@@ -43,7 +43,8 @@ class Inbox:
         self._on_drained = on_drained
         self._on_room = on_room
         self._purse = open_purse(account)
-        self._messages: deque[tuple[Data, int]] = deque()
+        self.messages: deque[tuple[Data, int]] = deque()
+        """Complete messages that wait to be received, each with its size. To be looked at only."""
         self._pieces: list[Data] = []  # of the message that is not complete yet
         self._pieces_size = 0
         self._skipping = False  # the rest of a message that nobody wants any more
@@ -52,8 +53,10 @@ class Inbox:
         self._whole_wanted = False
         self._pace = Pace()
         self._sleeper: trio.lowlevel.Task | None = None  # who waits for news
-        self.size: int = 0
-        """Unread bytes."""
+        self.held: int = 0
+        """What is unread, and what that costs besides."""
+        self.received: int = 0
+        """Messages that have been handed out, or have begun to be."""
         self.visits: int = 0
         """How often a task has come to receive."""
         self.consumer: trio.lowlevel.Task | None = None
@@ -66,8 +69,7 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether reading should pause."""
-        held = self.size + OVERHEAD * len(self._messages)  # not `held`: it is asked so often
-        return held >= self._limit and not self._whole_wanted and self._end is None
+        return self.held >= self._limit and not self._whole_wanted and self._end is None
 
     @property
     def room(self) -> float:
@@ -75,14 +77,14 @@ class Inbox:
         return self._limit - self.held
 
     @property
-    def held(self) -> int:
-        """What is unread, and what that costs besides."""
-        return self.size + OVERHEAD * len(self._messages)
+    def size(self) -> int:
+        """Unread bytes."""
+        return self.held - OVERHEAD * len(self.messages)
 
     @property
     def unread_messages(self) -> int:
         """Complete messages that wait to be received."""
-        return len(self._messages)
+        return len(self.messages)
 
     @property
     def in_hand(self) -> bool:
@@ -91,11 +93,11 @@ class Inbox:
 
     def put_messages(self, messages: Sequence[tuple[Data, int]]) -> None:
         """Add whole messages, each with its size; the one before is complete."""
-        self._messages.extend(messages)
+        self.messages.extend(messages)
         for _, size in messages:
-            self.size += size
-        self._whole_wanted = False
-        self._wake()
+            self.held += size + OVERHEAD
+        if self._sleeper is not None:
+            self._wake(self._sleeper)
         if self._purse is not None:
             self._purse.settle(self.held)
 
@@ -104,15 +106,15 @@ class Inbox:
         if self._skipping:
             self._skipping = not part.final
             return
-        self.size += part.size
+        self.held += part.size
+        if part.final:
+            self.held += OVERHEAD
         if part.final and not self._pieces:
-            self._messages.append((part.data, part.size))
+            self.messages.append((part.data, part.size))
         else:
             self._add_piece(part)
-        if self._messages:
-            self._whole_wanted = False  # here it is; what comes behind it has to wait
-        if not self._whole_wanted:
-            self._wake()
+        if self._sleeper is not None and (self.messages or not self._whole_wanted):
+            self._wake(self._sleeper)  # here it is; what comes behind it has to wait
         if self._purse is not None:
             self._purse.settle(self.held)
 
@@ -121,7 +123,7 @@ class Inbox:
         pieces.append(part.data)
         self._pieces_size += part.size
         if part.final:
-            self._messages.append(self._take_pieces())
+            self.messages.append(self._take_pieces())
             return
         while len(pieces) > 1 and len(pieces[-2]) <= len(pieces[-1]) < LARGE:
             tail = pieces.pop()
@@ -138,14 +140,15 @@ class Inbox:
         ``on_drained`` is called when one has come back and is told.
         """
         self._end = make_error
-        self._wake()
+        if self._sleeper is not None:
+            self._wake(self._sleeper)
         self._tell_of_room()
 
     def discard(self) -> None:
         """Drop everything unread: nobody will ask for it."""
-        self._messages.clear()
+        self.messages.clear()
         self._pieces.clear()
-        self._pieces_size = self.size = 0
+        self._pieces_size = self.held = 0
         if self._purse is not None:
             self._purse.settle(0)
 
@@ -168,64 +171,77 @@ class Inbox:
         self._busy = False
 
     async def get(self) -> Data:
-        """Return the next message; raise what `end` said if there is none."""
-        if self._messages:
-            if self._pace.is_due():
-                await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._messages:
-            await self._wait(whole=True)
-        data, size = self._messages.popleft()
-        self._taken(size)
+        """Consume the next message.
+
+        Raises: as `enter`; once there is none, what `end` said.
+        """
+        self.enter()
+        try:
+            if self.messages:
+                if self._pace.is_due():
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.checkpoint_if_cancelled()
+            while not self.messages:
+                await self._wait(whole=True)
+        finally:
+            self._busy = False
+        data, size = self.messages.popleft()
+        self.received += 1
+        self._taken(size + OVERHEAD)
         return data
 
     async def get_part(self) -> MessagePart:
-        """Return what there is of the next message."""
+        """Return what there is of the next message; whoever asks has called `enter`."""
+        self.consumer = trio.lowlevel.current_task()  # another may have entered
         await trio.lowlevel.checkpoint()
-        while not (self._messages or self._pieces):
+        while not (self.messages or self._pieces):
             await self._wait(whole=False)
-        final = bool(self._messages)
-        data, size = self._messages.popleft() if final else self._take_pieces()
-        self._taken(size)
-        return MessagePart(data, size, final)
+        return MessagePart(*self._take_part())
+
+    def _take_part(self) -> tuple[Data, int, bool]:
+        final = bool(self.messages)
+        data, size = self.messages.popleft() if final else self._take_pieces()
+        self._taken(size + OVERHEAD * final)
+        return data, size, final
 
     def skip(self) -> None:
         """Drop the rest of the message that `get_part` has begun."""
-        if self._messages:
-            _, size = self._messages.popleft()
-            self._taken(size)
+        if self.messages:
+            self._take_part()
         else:
             size, self._pieces_size = self._pieces_size, 0
             self._pieces.clear()
             self._skipping = True
             self._taken(size)
 
-    async def _wait(self, *, whole: bool) -> None:
+    def _wait(self, *, whole: bool) -> Awaitable[object]:
+        """Return what waits for news; no coroutine of its own, to wake up a little faster."""
         if self._end is not None:
-            await trio.lowlevel.checkpoint()  # who is cancelled by the end shall hear that
-            self._on_drained()
-            raise self._end()
+            return self._tell_end(self._end)
         self._whole_wanted = whole
-        try:
-            if self.paused:
-                self._tell_of_room()
-            self._sleeper = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort_sleep)
-        finally:
-            self._whole_wanted = False
+        if self.paused:
+            self._tell_of_room()
+        self._sleeper = self.consumer
+        return trio.lowlevel.wait_task_rescheduled(self._abort_sleep)
+
+    async def _tell_end(self, make_error: Callable[[], Exception]) -> NoReturn:
+        await trio.lowlevel.checkpoint()  # who is cancelled by the end shall hear that
+        self._on_drained()
+        raise make_error()
 
     def _abort_sleep(self, _: object) -> trio.lowlevel.Abort:
         self._sleeper = None
+        self._whole_wanted = False
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def _wake(self) -> None:
-        if self._sleeper is not None:
-            trio.lowlevel.reschedule(self._sleeper)
-            self._sleeper = None
+    def _wake(self, sleeper: trio.lowlevel.Task) -> None:
+        self._sleeper = None
+        self._whole_wanted = False
+        trio.lowlevel.reschedule(sleeper)
 
-    def _taken(self, size: int) -> None:
-        self.size -= size
+    def _taken(self, held: int) -> None:
+        self.held -= held
         if self._purse is not None:
             self._purse.settle(self.held)
         if self.paused:

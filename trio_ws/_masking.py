@@ -11,14 +11,14 @@ from typing import Final, TypeAlias
 
 from wsproto.frame_protocol import XorMaskerSimple
 
-Mask: TypeAlias = Callable[[bytes, bytes], bytes]
+Mask: TypeAlias = Callable[["bytes | memoryview", bytes], bytes]
 
 # Up to here one XOR of two long integers is faster than four table look-ups per byte
 # (0.5 against 1.5 µs at 125 bytes, 236 against 75 µs at 64 KiB: measured).
 _XOR_AS_INTEGER: Final = 4096
 
 
-def mask_in_python(payload: bytes, key: bytes) -> bytes:
+def mask_in_python(payload: bytes | memoryview, key: bytes) -> bytes:
     """Mask a payload, or unmask it."""
     size = len(payload)
     if size > _XOR_AS_INTEGER:

@@ -94,9 +94,8 @@ class MessageSender:
 class MessageReceiver:
     """The block of `WebSocket.receive_message`: an iterator over the message's pieces."""
 
-    def __init__(self, inbox: Inbox, on_begin: Callable[[], None]) -> None:
+    def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._on_begin = on_begin
         self._open = False
         self._next: MessagePart | None = None
         self._finished = False
@@ -113,7 +112,7 @@ class MessageReceiver:
         self._open = True
         self._finished = self._next.final
         self.text = isinstance(self._next.data, str)
-        self._on_begin()
+        self._inbox.received += 1
         return self
 
     async def __aexit__(

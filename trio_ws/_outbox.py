@@ -71,6 +71,8 @@ class Outbox:
         """Bytes of data that are queued or being written."""
         self.closing: bool = False
         """Whether the last frame is queued."""
+        self.quiet: bool = False
+        """Whether the writer needs not be told of what is queued: it is about to look."""
 
     # The senders' side...
 
@@ -108,7 +110,8 @@ class Outbox:
 
     def has_room(self) -> bool:
         """Whether a message may be queued this instant, past nobody who waits."""
-        self.check()
+        if self._refusal is not None:
+            raise self._refusal()
         return self.size < self._limit and self._turn is None
 
     def end_turn(self) -> None:
@@ -136,12 +139,12 @@ class Outbox:
 
         ``shared``: the same frames are queued elsewhere, and cost nothing here.
         """
-        size = sum(map(len, frames))
-        past = len(frames) == 1 and not self.feeders and self.empty
-        if not (past and self._write_through(frames[0])):
+        size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+        behind = self.size or self._in_flight or self._pongs or self._control or self.feeders
+        if behind or len(frames) > 1 or not self._write_through(frames[0]):
             self._data.extend(frames)
             self.size += size
-            self._on_work()
+            self._tell_writer()
         if self._purse is not None:
             self._settle(self._purse, 0 if shared else size)
 
@@ -149,11 +152,15 @@ class Outbox:
         self._own = min(self._own + more, self.size)
         purse.settle(self._own)
 
+    def _tell_writer(self) -> None:
+        if not self.quiet:
+            self._on_work()
+
     def put_ping(self, frame: bytes, left: Callable[[], None]) -> PingEntry:
         """Queue a Ping; ``left`` is called when it has left."""
         entry = frame, left
         self._control.append(entry)
-        self._on_work()
+        self._tell_writer()
         return entry
 
     def withdraw_ping(self, entry: PingEntry) -> None:
@@ -165,7 +172,7 @@ class Outbox:
         """Queue a Pong, unless the Close is queued: no frame may follow that."""
         if not self.closing:
             self._pongs.append(make_frame())
-            self._on_work()
+            self._tell_writer()
 
     # The end...
 
@@ -174,7 +181,7 @@ class Outbox:
         self._data.append(frame)
         self.size += len(frame)
         self.closing = True
-        self._on_work()
+        self._tell_writer()
 
     def refuse(self, make_error: Callable[[], Exception]) -> None:
         """Let every sender, present and future, fail with ``make_error``."""

@@ -100,6 +100,11 @@ class Protocol:
 
     # Receiving...
 
+    @property
+    def missing(self) -> int:
+        """Bytes that are sure to come: the rest of a large frame that is read as it comes."""
+        return self._lane.left
+
     def receive_data(self, data: bytes) -> None:
         """Take bytes from the peer; `next_event` tells what they mean."""
         if not self._deaf:
@@ -115,7 +120,10 @@ class Protocol:
         if self._parsed is not None or self._owed or self._in_message or self._lane.left:
             return []
         messages, end = self._lane.read(self._unread, self._at, most, room)
-        self._advance(end)
+        if end == len(self._unread):
+            self._unread, self._at = b"", 0
+        else:
+            self._at = end
         return messages
 
     @property
@@ -160,7 +168,7 @@ class Protocol:
             for message, size in self.next_messages(1):
                 return MessagePart(message, size, final=True)
             self._advance(lane.begin(self._unread, self._at))
-        piece = self._unread[self._at : self._at + lane.left]
+        piece = memoryview(self._unread)[self._at : self._at + lane.left]
         self._advance(self._at + len(piece))
         part = lane.take(piece) if piece else None
         if lane.rejected:  # wsproto shall say why
@@ -233,17 +241,26 @@ class Protocol:
         permessage-deflate nothing is ever compressed. A server keeps what it encoded of a
         prepared message in it, for the next connection with the same parameters.
         """
-        if not isinstance(message, PreparedMessage):
-            payload = message.encode() if isinstance(message, str) else message
-            return self._encode(message, payload, self._deflate_for(len(payload), compress))
-        data, payload = message.data, message.payload
-        deflate = self._deflate_for(len(payload), compress)
-        if self._client or (deflate is not None and deflate.shared_key is None):
-            return self._encode(data, payload, deflate)
-        key = None if deflate is None else deflate.shared_key
-        frames = message.encoded.get(key)
+        if isinstance(message, str):
+            opcode, payload = _frames.TEXT, message.encode()
+        elif isinstance(message, bytes):
+            opcode, payload = _frames.BINARY, message
+        else:
+            return self._encode_prepared(message, compress)
+        deflate = self._deflate and self._deflate_for(len(payload), compress)
+        return self._encode(opcode, payload, deflate)
+
+    def _encode_prepared(
+        self, message: PreparedMessage, compress: bool | None
+    ) -> tuple[bytes, ...]:
+        deflate = self._deflate and self._deflate_for(len(message.payload), compress)
+        key = deflate and deflate.shared_key
+        shared = not self._client and (deflate is None or key is not None)
+        frames = message.encoded.get(key) if shared else None
         if frames is None:
-            frames = message.encoded[key] = self._encode(data, payload, deflate)
+            frames = self._encode(_opcode(message.data), message.payload, deflate)
+            if shared:
+                message.encoded[key] = frames
         return frames
 
     def encode_part(
@@ -283,21 +300,23 @@ class Protocol:
         return deflate if wanted else None
 
     def _encode(
-        self, data: Data, payload: bytes, deflate: PerMessageDeflate | None
+        self, opcode: int, payload: bytes, deflate: PerMessageDeflate | None
     ) -> tuple[bytes, ...]:
         if deflate is not None:
             payload = deflate.compress(payload)
-        return self._split(_opcode(data), payload, rsv1=deflate is not None, fin=True)
+        rsv1 = deflate is not None
+        if len(payload) <= MAX_FRAME:
+            return (_frames.encode_frame(opcode, payload, rsv1=rsv1, masked=self._client),)
+        return self._split(opcode, payload, rsv1=rsv1, fin=True)
 
     def _split(self, opcode: int, payload: bytes, *, rsv1: bool, fin: bool) -> tuple[bytes, ...]:
         masked = self._client
-        if len(payload) <= MAX_FRAME:
-            return (_frames.encode_frame(opcode, payload, fin=fin, rsv1=rsv1, masked=masked),)
-        last = (len(payload) - 1) // MAX_FRAME
+        whole = memoryview(payload)
+        last = max(len(payload) - 1, 0) // MAX_FRAME
         return tuple(
             _frames.encode_frame(
                 _frames.CONTINUATION if index else opcode,
-                payload[index * MAX_FRAME : (index + 1) * MAX_FRAME],
+                whole[index * MAX_FRAME : (index + 1) * MAX_FRAME],
                 fin=fin and index == last,
                 rsv1=rsv1 and index == 0,
                 masked=masked,

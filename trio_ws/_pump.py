@@ -14,6 +14,7 @@ Only Linux has an epoll. Elsewhere each connection keeps its own task.
 
 from __future__ import annotations
 
+import errno
 import logging
 import select
 import time
@@ -36,8 +37,8 @@ may send just that at the same time: 64 of them took up to 0.28 s."""
 class Source(Protocol):
     """What can be read from."""
 
-    def read_some(self) -> None:
-        """Read once, without waiting; raises nothing."""
+    def read_some(self, now: float) -> None:
+        """Read once, without waiting; raises nothing. ``now`` is when this pass began."""
         ...
 
     def leave_pump(self) -> None:
@@ -59,8 +60,11 @@ class Pump:
         """Watch a descriptor; `remove` must follow before it is closed.
 
         Raises:
-          OSError: the system lets nobody watch any more of them.
+          OSError: the system lets nobody watch any more of them (epoll(7),
+              max_user_watches), or the pump is closed.
         """
+        if self.closed:
+            raise OSError(errno.EBADF, "this pump is closed")
         self._epoll.register(fd, select.EPOLLIN)
         self._sources[fd] = source
 
@@ -74,8 +78,9 @@ class Pump:
         if self.closed:
             callback()
         else:
+            if not self._due:
+                self._work.unpark()
             self._due[callback] = None
-            self._work.unpark()
 
     @property
     def closed(self) -> bool:
@@ -102,13 +107,18 @@ class Pump:
     async def _watch(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            pass_ends = time.perf_counter() + PASS
+            now, pass_ends = trio.current_time(), time.perf_counter() + PASS
             for fd, _ in self._epoll.poll(0, TURN):
                 if time.perf_counter() >= pass_ends:
                     await trio.lowlevel.checkpoint()
-                    pass_ends = time.perf_counter() + PASS
+                    now, pass_ends = trio.current_time(), time.perf_counter() + PASS
                 source = self._sources.get(fd)  # none if one before it has removed it
-                if source is not None and not _attempt(source.read_some):
+                if source is None:
+                    continue
+                try:
+                    source.read_some(now)
+                except Exception:
+                    _complain()
                     source.leave_pump()
 
     @trio.lowlevel.enable_ki_protection
@@ -144,14 +154,16 @@ class Pump:
                 _attempt(callback)
 
 
-def _attempt(callback: Callable[[], None]) -> bool:
-    """Call back, and return whether that went well: a bug met by one must not stop them all."""
+def _attempt(callback: Callable[[], None]) -> None:
     try:
         callback()
-    except Exception:
-        logger.exception("a connection failed inside the pump")
-        return False
-    return True
+    except Exception:  # noqa: BLE001  # told there
+        _complain()
+
+
+def _complain() -> None:
+    """Tell of a bug: met by one connection, it must not stop them all."""
+    logger.exception("a connection failed inside the pump")
 
 
 def open_pump() -> Pump | None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import trio
@@ -193,8 +193,8 @@ class Server:
     def _count_shortage(self) -> None:
         self._state.accept_failures += 1
 
-    async def _serve_stream(self, stream: trio.abc.Stream) -> None:
-        await ServerConnection(stream, self._state).run()
+    def _serve_stream(self, stream: trio.abc.Stream) -> Awaitable[None]:
+        return ServerConnection(stream, self._state).run()
 
 
 async def serve_websocket(

@@ -191,7 +191,7 @@ class ServerState:
 
 def _add_traffic(traffic: Traffic, ws: WebSocket) -> None:
     connection = ws._connection
-    traffic.messages_received += connection.messages_received
+    traffic.messages_received += connection.inbox.received
     traffic.messages_sent += connection.messages_sent
     traffic.bytes_received += connection.bytes_received
     traffic.bytes_sent += connection.bytes_sent
@@ -273,7 +273,8 @@ class ServerConnection:
         if self.websocket is None:
             await linger(self._stream)
 
-    async def _answer(self, head: RequestHead) -> None:
+    def _answer(self, head: RequestHead) -> Awaitable[None]:
+        """Return what answers a request; no coroutine of its own, for a WebSocket stays in it."""
         handler = self._state.handler
         client = self._find_client(head) if self._proxied else None
         if client is not None:
@@ -281,8 +282,7 @@ class ServerConnection:
         if isinstance(handler, PageHandler) and not head.upgrade:
             body = self._http.protocol.request_body
             request = Request(head, self._stream, client=client, server=self._state, body=body)
-            await self._serve_page(handler, request)
-            return
+            return self._serve_page(handler, request)
         check_upgrade(head)
         secure = is_secure(self._stream, client)
         if not origin_allowed(head, self._options.allowed_origins, secure):
@@ -291,7 +291,7 @@ class ServerConnection:
             raise BadRequest(503, "draining", _COME_BACK)
         if self._state.budget is not None and self._state.budget.crowded:
             raise BadRequest(503, "out of memory", _COME_BACK)
-        await self._run_handler(head, client)
+        return self._run_handler(head, client)
 
     def _find_client(self, head: RequestHead) -> Client:
         client = find_client(head, self._peer, self._options)

@@ -32,6 +32,8 @@ class Transport:
         self.stream = stream
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self._direct = self._socket if _is_of_the_kernel(self._socket) else None
+        if self._direct is not None:
+            self._fileno = self._direct.fileno  # looked up once, for it is asked twice a message
         self._error: OSError | None = None  # met by `read_now`, for `read` to tell
 
     @property
@@ -42,22 +44,22 @@ class Transport:
     def fileno(self) -> int:
         """Return the descriptor of a `direct` transport, -1 once it is closed."""
         assert self._direct is not None
-        return self._direct.fileno()
+        return self._fileno()
 
-    def read_now(self) -> bytes | None:
+    def read_now(self, most: int = READ) -> bytes | None:
         """Return bytes from the peer; `None` if there are none just now.
 
         No bytes: there will never be more, and `read` tells why.
         """
         try:
-            return os.read(self.fileno(), READ)
+            return os.read(self._fileno(), most)
         except BlockingIOError:
             return None
         except OSError as exc:
             self._error = exc
             return b""
 
-    async def read(self) -> bytes:
+    async def read(self, most: int = READ) -> bytes:
         """Return bytes from the peer, none at the end; a checkpoint.
 
         Raises:
@@ -68,7 +70,7 @@ class Transport:
         data = None
         while data is None:  # the kernel's word may not be good for long
             await trio.lowlevel.wait_readable(self._direct)
-            data = b"" if self._error else self.read_now()
+            data = b"" if self._error else self.read_now(most)
         if self._error is not None:
             raise trio.BrokenResourceError(f"reading failed: {self._error}") from self._error
         return data
@@ -81,7 +83,7 @@ class Transport:
         if self._direct is None:
             return 0
         try:
-            return os.write(self._direct.fileno(), data)
+            return os.write(self._fileno(), data)
         except OSError:
             return 0
 

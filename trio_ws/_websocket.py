@@ -133,7 +133,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         """Return counters and queue lengths of this moment."""
         connection = self._connection
         return WebSocketStatistics(
-            messages_received=connection.messages_received,
+            messages_received=self._inbox.received,
             messages_sent=connection.messages_sent,
             bytes_received=connection.bytes_received,
             bytes_sent=connection.bytes_sent,
@@ -161,13 +161,14 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
 
         Concurrency: one task at a time.
         """
-        self._inbox.enter()
+        return await self._inbox.get()
+
+    async def __anext__(self) -> str | bytes:
+        """As `receive`, but for the polite end: then there is no next one."""
         try:
-            message = await self._inbox.get()
-        finally:
-            self._inbox.leave()
-        self._connection.messages_received += 1
-        return message
+            return await self._inbox.get()  # not `receive`: one step less for each message
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
 
     def receive_message(self) -> MessageReceiver:
         """Receive one message chunk by chunk: ``async with ws.receive_message() as parts``.
@@ -182,10 +183,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
 
         Concurrency: one task at a time, `receive` included.
         """
-        return MessageReceiver(self._inbox, self._count_received)
-
-    def _count_received(self) -> None:
-        self._connection.messages_received += 1
+        return MessageReceiver(self._inbox)
 
     # Sending...
 
@@ -208,18 +206,20 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         Concurrency: any number of tasks; messages leave in the order of the calls.
         """
         prepared = isinstance(data, PreparedMessage)
-        message = data if prepared else as_data(data)
-        outbox, encode = self._outbox, self._connection.protocol.encode
+        message = data if prepared or isinstance(data, (str, bytes)) else as_data(data)
+        connection, outbox = self._connection, self._outbox
         await trio.lowlevel.checkpoint_if_cancelled()
         if outbox.has_room():
-            outbox.put(encode(message, compress=compress), shared=prepared)
+            frames = connection.protocol.encode(message, compress=compress)
+            outbox.put(frames, shared=prepared)
         else:
             await outbox.take_turn()
             try:
-                outbox.put(encode(message, compress=compress), shared=prepared)
+                frames = connection.protocol.encode(message, compress=compress)
+                outbox.put(frames, shared=prepared)
             finally:
                 outbox.end_turn()
-        self._connection.messages_sent += 1
+        connection.messages_sent += 1
         if self._pace.is_due():
             await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import trio
 
 from ._budget import Account
+from ._inbox import Inbox
 from ._options import Options
 from ._outbox import Outbox
 from ._pump import Pump
@@ -28,11 +29,7 @@ class Owner(Protocol):
 
     account: Account | None
     pump: Pump | None
-
-    @property
-    def expects_answers(self) -> bool:
-        """Whether more will be sent soon, because more was received."""
-        ...
+    inbox: Inbox
 
     def start_task(self, function: Callable[[], Awaitable[object]], name: str) -> None:
         """Run a task for as long as the connection lasts."""
@@ -60,9 +57,8 @@ class Writer:
         self._transport = transport
         self._patience = options.write_timeout
         self._owner = owner
+        self._unread = owner.inbox.messages  # as long as there are any, more answers will follow
         self._rest = _NOTHING  # of a batch that has begun to leave
-        self._flushing = False
-        self._flush_due = False  # soon, by the pump
         self._running = False  # the task
         self._scope = trio.CancelScope(shield=True)
 
@@ -74,11 +70,11 @@ class Writer:
     @trio.lowlevel.enable_ki_protection  # between the writing and the counting, above all
     def flush(self) -> None:
         """Write what the network takes at once; the rest is the task's."""
-        self._flush_due = False
+        self.outbox.quiet = False
         if self._rest:  # what was due has been taken back, and another frame has begun to leave
             self._wake()
             return
-        self._flushing = True  # room calls for more, in the middle of this
+        self.outbox.quiet = True  # room calls for more, in the middle of this
         try:
             while self.outbox.waiting:
                 self._rest = memoryview(self.outbox.next_batch())
@@ -87,7 +83,7 @@ class Writer:
                     break
                 self.outbox.written()
         finally:
-            self._flushing = False
+            self.outbox.quiet = False
         if self._rest or (self._running and self.outbox.closing):
             self._wake()
         elif self.outbox.closing:
@@ -132,7 +128,7 @@ class Writer:
     @trio.lowlevel.enable_ki_protection
     def _write_through(self, frame: bytes) -> bool:
         """Write a frame past the empty outbox; return whether it has begun to leave."""
-        if self._flushing or self._owner.expects_answers:
+        if self._unread or self.outbox.quiet:
             return False
         taken = self._transport.write_now(frame)
         self.bytes_sent += taken
@@ -144,16 +140,14 @@ class Writer:
 
     @trio.lowlevel.enable_ki_protection
     def _on_work(self) -> None:
-        if self._flushing or self._flush_due:
-            return
         if self._rest or not self._transport.direct:
             self._wake()
-        elif not self._owner.expects_answers:
+        elif not self._unread:
             self.flush()
         elif self._owner.pump is None:
             self._wake()
         else:
-            self._flush_due = True
+            self.outbox.quiet = True
             self._owner.pump.call_soon(self.flush)
 
     def _wake(self) -> None:
