@@ -279,7 +279,7 @@ async def test_a_task_that_fails_against_all_promises_is_seen(
 ) -> None:
     us, _ = connect_peer()
 
-    async def fail() -> None:
+    async def fail(scope: trio.CancelScope) -> None:
         raise KeyError("bug")
 
     us._connection._writer.run = fail  # a bug

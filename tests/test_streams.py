@@ -11,10 +11,10 @@ from trio_ws._streams import (
     LINGER_BYTES,
     LINGER_TIME,
     RelayedStream,
+    addresses_of,
     linger,
     network_of,
     over_tls,
-    stream_address,
     tls_of,
 )
 from trio_ws.testing import MemoryNetwork
@@ -38,10 +38,10 @@ async def test_addresses_are_those_of_the_socket() -> None:
         client = await network.connect("plain.test", 80)
         server = await listener.accept()
         async with client, server:
-            assert stream_address(client, "getpeername")[1] == 80
-            assert stream_address(server, "getsockname")[1] == 80
-            here = stream_address(client, "getsockname")
-            assert here == stream_address(server, "getpeername")
+            assert addresses_of(client).remote[1] == 80
+            assert addresses_of(server).local[1] == 80
+            here = addresses_of(client).local
+            assert here == addresses_of(server).remote
 
 
 async def test_real_sockets_have_their_addresses() -> None:
@@ -49,9 +49,9 @@ async def test_real_sockets_have_their_addresses() -> None:
     async with listener:
         address = listener.socket.getsockname()
         async with await trio.open_tcp_stream(*address[:2]) as client:
-            assert stream_address(client, "getpeername") == address
+            assert addresses_of(client).remote == address
             async with await listener.accept() as server:
-                assert stream_address(server, "getsockname") == address
+                assert addresses_of(server).local == address
 
 
 async def test_addresses_are_found_under_tls_in_any_depth() -> None:
@@ -59,7 +59,7 @@ async def test_addresses_are_found_under_tls_in_any_depth() -> None:
     client, server = await tls_pair(network)
     nested = trio.SSLStream(client, network.client_context, server_hostname="tls.test")
     for stream in (client, nested):
-        assert stream_address(stream, "getpeername")[1] == 443
+        assert addresses_of(stream).remote[1] == 443
         assert tls_of(stream) is stream
     await trio.aclose_forcefully(nested)
     await trio.aclose_forcefully(server)
@@ -67,16 +67,16 @@ async def test_addresses_are_found_under_tls_in_any_depth() -> None:
 
 async def test_a_stream_that_is_no_socket_has_neither_address_nor_tls() -> None:
     ours, _ = trio.testing.memory_stream_pair()
-    assert stream_address(ours, "getpeername") is None
-    assert stream_address(ours, "getsockname") is None
+    assert addresses_of(ours).remote is None
+    assert addresses_of(ours).local is None
     assert tls_of(ours) is None
 
 
 async def test_a_socket_without_a_peer_has_no_address_of_one() -> None:
     with trio.socket.socket() as sock:
         stream = trio.SocketStream(sock)
-        assert stream_address(stream, "getpeername") is None  # ENOTCONN
-    assert stream_address(stream, "getsockname") is None  # EBADF: it is closed
+        assert addresses_of(stream).remote is None  # ENOTCONN
+    assert addresses_of(stream).local is None  # EBADF: it is closed
 
 
 # Lingering...
@@ -227,12 +227,12 @@ class Relayed(RelayedStream):
 
 def test_a_relayed_stream_tells_what_the_other_server_knows() -> None:
     stream = Relayed()
-    assert stream_address(stream, "getpeername") is None
+    assert addresses_of(stream).remote is None
     assert not over_tls(stream)
     stream.remote_address, stream.local_address = ("192.0.2.1", 5), ("192.0.2.2", 80)
     stream.secure = True
-    assert stream_address(stream, "getpeername") == ("192.0.2.1", 5)
-    assert stream_address(stream, "getsockname") == ("192.0.2.2", 80)
+    assert addresses_of(stream).remote == ("192.0.2.1", 5)
+    assert addresses_of(stream).local == ("192.0.2.2", 80)
     assert over_tls(stream)
 
 

@@ -52,6 +52,7 @@ import trio
 from ._budget import Account, Budget, open_purse
 from ._connection_pump import PumpedReading
 from ._errors import ConnectionClosed, ConnectionEnded, ConnectionLost, ProtocolViolation
+from ._flag import Flag
 from ._inbox import Inbox
 from ._linked_nursery import LinkedNursery
 from ._messages import (
@@ -97,9 +98,18 @@ reading task has to find out how it ended when writing has failed."""
 class Connection:
     """What a `WebSocket` stands in front of. `Session` runs its tasks."""
 
+    # More attributes than 30 cost each instance a dict of its own, of 1.5 KiB.
+    __slots__ = (
+        *("_answered", "_broken", "_cause", "_closed_here", "_deadline", "_done", "_drained"),
+        *("_ended_at", "_failure", "_interrupted", "_leaving", "_pumped", "_purse", "_reading"),
+        *("_room", "_told", "_transport", "_writer", "account", "bytes_received", "client", "id"),
+        *("inbox", "info", "last_received", "messages_sent", "nurseries", "options", "outbox"),
+        *("over", "pings", "protocol", "pump", "read_size", "reading_since", "tasks"),
+    )
+
     def __init__(
         self,
-        stream: trio.abc.Stream,
+        transport: Transport,
         protocol: Protocol,
         options: Options,
         *,
@@ -117,7 +127,7 @@ class Connection:
         self.inbox: Inbox = Inbox(options.receive_buffer, self._on_drained, account, self._on_room)
         self.nurseries: list[LinkedNursery] = []
         self.info: CloseInfo | None = None
-        self.over: trio.Event = trio.Event()
+        self.over: Flag = Flag()
         self.tasks: trio.Nursery  # where those of the connection run; set by `Session`
         self.last_received: float = trio.current_time()
         self.reading_since: float | None = self.last_received
@@ -126,7 +136,7 @@ class Connection:
         self.bytes_received: int = 0
         self.read_size: int = READ
 
-        self._transport = Transport(stream)
+        self._transport = transport
         self._purse = open_purse(account)
         self.pump: Pump | None = pump if self._transport.direct else None
         self._pumped: PumpedReading | None = None
@@ -134,18 +144,19 @@ class Connection:
         self._writer = Writer(self._transport, options, self)
         self.outbox: Outbox = self._writer.outbox
         self.pings: Pings = Pings(self.outbox, protocol)
-        self._room = trio.lowlevel.ParkingLot()  # the reading task, while the inbox is full
-        self._reading = trio.CancelScope(shield=True)
+        self._room: trio.lowlevel.ParkingLot | None = None  # the reader, while the inbox is full
+        self._reading: trio.CancelScope | None = None  # that task's own, once it runs
+        self._deadline = math.inf  # for all of it
         self._cause: BaseException | None = None
         self._failure: CloseInfo | None = None  # why nothing can be written any more
-        self._told: list[CloseInfo] = []  # all that errors of this connection may carry
+        self._told: tuple[CloseInfo, ...] = ()  # all that errors of this connection may carry
         self._ended_at = math.inf
         self._interrupted = False  # others have run since the last read, which goes on
         self._answered = False  # our Close is queued, or will never be
         self._done = False  # nothing that the peer still says matters
         self._leaving = False  # this side has begun to close
         self._closed_here = False  # ... by aclose() or the end of the block
-        self._drained = trio.Event()  # nobody will receive any more
+        self._drained = Flag()  # nobody will receive any more
 
     def start(self, tasks: trio.Nursery) -> None:
         """Begin to read and write; ``tasks`` is where the tasks of the connection run."""
@@ -226,7 +237,7 @@ class Connection:
 
     def abort(self) -> None:
         """End TCP now, whatever is still to be said."""
-        self._reading.cancel()
+        self._set_deadline(-math.inf)
         self._leave_pump()
 
     # Nurseries...
@@ -287,7 +298,8 @@ class Connection:
         """Somebody has received: reading may go on."""
         self.reading_since = trio.current_time()
         if self._pumped is None or self._pumped.over:
-            self._room.unpark_all()
+            if self._room is not None:
+                self._room.unpark_all()
         else:
             self._pumped.on_room()
 
@@ -310,7 +322,7 @@ class Connection:
     @trio.lowlevel.enable_ki_protection
     async def run_reader(self) -> None:
         """Read until the end, and see to it that there is one."""
-        with self._reading:
+        with trio.CancelScope(shield=True, deadline=self._deadline) as self._reading:
             if await self._guard(self._read_frames):
                 await self._guard(self._part)
         self._lose("given up", None)
@@ -352,6 +364,7 @@ class Connection:
             if self._done:
                 return True
             if self.inbox.full:
+                self._room = self._room or trio.lowlevel.ParkingLot()
                 await self._room.park()
                 continue
             data = await self._transport.read(self.read_size)
@@ -424,7 +437,7 @@ class Connection:
     def _conclude(self, info: CloseInfo) -> None:
         """Know how it ended."""
         self.info = info
-        self._told.append(info)
+        self._told += (info,)
 
     def _lose(self, reason: str, cause: BaseException | None) -> None:
         """The connection ends without a goodbye."""
@@ -461,9 +474,15 @@ class Connection:
     def _limit_goodbye(self, seconds: float) -> None:
         """Bound it by ``seconds`` from when the end began, `GOODBYE_TIME` included if need be."""
         now = trio.current_time()
-        deadline = max(min(self._ended_at, now) + seconds, now + min(GOODBYE_TIME, seconds))
-        self._reading.deadline = min(self._reading.deadline, deadline)
+        self._set_deadline(
+            max(min(self._ended_at, now) + seconds, now + min(GOODBYE_TIME, seconds))
+        )
         self._leave_pump()
+
+    def _set_deadline(self, deadline: float) -> None:
+        self._deadline = min(self._deadline, deadline)
+        if self._reading is not None:
+            self._reading.deadline = self._deadline
 
     async def _part(self) -> bool:
         """Let the last frames out, then see the peer end TCP where that is its part."""
@@ -524,7 +543,7 @@ class Connection:
         if not isinstance(exc, (trio.BrokenResourceError, trio.ClosedResourceError, OSError)):
             logger.error("websocket %s: failed inside", self.id, exc_info=exc)
         self._failure = _lost(f"writing failed: {exc.__cause__ or exc}")
-        self._told.append(self._failure)
+        self._told += (self._failure,)
         self._cause = self._cause or exc
         self._answered = True
         self.outbox.discard()

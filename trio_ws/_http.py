@@ -175,10 +175,10 @@ class ServerHTTP:
         if extensions is not None:
             fields.append(_encode("Sec-WebSocket-Extensions", extensions))
         fields += [_encode(*pair) for pair in pairs]
-        switch = h11.InformationalResponse(status_code=101, headers=fields, reason=_PHRASES[101])
-        answer = self._exchange.http.send(switch)
         self.closing = True
-        return answer
+        self._exchange = _NO_EXCHANGE  # or h11's state would stay for as long as the WebSocket
+        lines = [b"%b: %b\r\n" % field for field in fields]  # checked, all of them
+        return b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n" % b"".join(lines)
 
     def _read_head(self, exchange: _Exchange) -> None:
         buffer = self._buffer
@@ -254,6 +254,9 @@ class _Exchange:
             reason = _MALFORMED if words == "illegal request line" else words
             raise BadRequest(error.error_status_hint, reason) from None
 
+
+_NO_EXCHANGE: Final = _Exchange()
+"""What is left of an exchange when the connection has become a WebSocket."""
 
 _MALFORMED: Final = "the request line is malformed"
 _BODY_TOO_LONG: Final = "the body of the request is too long"

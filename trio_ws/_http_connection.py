@@ -14,7 +14,8 @@ class HTTPConnection:
 
     def __init__(self, stream: trio.abc.Stream, max_header_size: float) -> None:
         self.stream = stream
-        self._transport = Transport(stream)
+        self.transport: Transport = Transport(stream)
+        self._fresh = True  # nothing has been read
         self.protocol: ServerHTTP = ServerHTTP(max_header_size)
 
     @property
@@ -30,12 +31,22 @@ class HTTPConnection:
           trio.BrokenResourceError: the connection is lost.
         """
         while (request := self.protocol.next_request()) is None and not self.finished:
-            data = await self._transport.read()
+            data = self._read_first() or await self.transport.read()
             if data:
                 self.protocol.receive_data(data)
             else:
                 self.protocol.receive_eof()
         return request
+
+    def _read_first(self) -> bytes | None:
+        """Return what came with the connection, if anything did: that saves waiting for it.
+
+        Only once: who is always answered at once would keep all others waiting.
+        """
+        if not (self._fresh and self.transport.direct):
+            return None
+        self._fresh = False
+        return self.transport.read_now()
 
     def take_leftover(self) -> bytes:
         """Return the frames that came behind the request, and keep no copy of them."""
@@ -50,6 +61,6 @@ class HTTPConnection:
           trio.BrokenResourceError: the connection is lost.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        taken = self._transport.write_now(data)
+        taken = self.transport.write_now(data)
         if taken < len(data):
             await self.stream.send_all(data[taken:])

@@ -66,7 +66,7 @@ def parse_request(
     for name, value in headers:
         if not value.isascii() and name.startswith((b"connection", b"sec-websocket-")):
             raise BadRequest(400, f"the header {name.decode('ascii')} is not ASCII")
-        fields.add(name.decode("ascii"), value.decode("latin-1"))
+        fields.add(_NAMES.get(name) or name.decode("ascii"), value.decode("latin-1"))
     authority, path, query = _split_target(target.decode("ascii"))
     origins = fields.getall("origin", None)
     return RequestHead(
@@ -84,6 +84,19 @@ def parse_request(
         # RFC 9110, section 7.8: Upgrade in HTTP/1.0 is ignored.
         upgrade=version == "1.1" and _lists_websocket(fields),
     )
+
+
+# Those that browsers send: one string for all connections, where each would keep its own.
+_NAMES: Final = {
+    name.encode("ascii"): name
+    for name in (
+        *("accept", "accept-encoding", "accept-language", "authorization", "cache-control"),
+        *("connection", "cookie", "host", "origin", "pragma", "sec-fetch-dest", "sec-fetch-mode"),
+        *("sec-fetch-site", "sec-websocket-extensions", "sec-websocket-key"),
+        *("sec-websocket-protocol", "sec-websocket-version", "upgrade", "user-agent"),
+        *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"),
+    )
+}
 
 
 def list_header(

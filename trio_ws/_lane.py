@@ -54,7 +54,7 @@ class Lane:
         self._text: codecs.IncrementalDecoder | None = None
         self._half = 0  # bytes of a character that is yet to come whole
 
-    def read(
+    def read(  # noqa: C901  # one function and no more: see below
         self, data: bytes, at: int, most: int, room: float = math.inf
     ) -> tuple[list[tuple[Data, int]], int]:
         """Read up to ``most`` plain frames that begin at ``at``, or until ``room`` is filled.

@@ -18,11 +18,11 @@ once. Hence cancelling a send takes back all of it or nothing.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import trio
+from trio.lowlevel import ParkingLot
 
 from ._budget import Account, Purse, open_purse
 from ._options import KIB
@@ -54,17 +54,19 @@ class Outbox:
         self._own = 0  # bytes of what is queued for this connection alone, at most
         self._on_work = on_work or self.wake_writer
         self._write_through = write_through
-        self._pongs: deque[bytes] = deque(maxlen=MAX_PONGS)
-        self._control: deque[PingEntry] = deque()
-        self._data: deque[bytes] = deque()
+        # Lists, for an empty deque takes 760 bytes. A batch is cut off at once, not one by one.
+        self._pongs: list[bytes] = []
+        self._control: list[PingEntry] = []
+        self._data: list[bytes] = []
         self._leaving: list[Callable[[], None]] = []
         self._batch_size = 0
         self._in_flight = False  # a batch has been taken, and is not written yet
         self._refusal: Callable[[], Exception] | None = None
         self._turn: trio.lowlevel.Task | None = None  # who has it
-        self._next = trio.lowlevel.ParkingLot()  # who waits for it
-        self._room = trio.lowlevel.ParkingLot()  # who has it, and waits for room
-        self._work = trio.lowlevel.ParkingLot()  # the writing task
+        # Made when they are needed, which for most connections they never are:
+        self._next: ParkingLot | None = None  # who waits for it
+        self._room: ParkingLot | None = None  # who has it, and waits for room
+        self._work: ParkingLot | None = None  # the writing task
         self.feeders: list[Callable[[], None]] = []
         """Called when there may be room: by rooms, for members who are behind."""
         self.size: int = 0
@@ -84,7 +86,7 @@ class Outbox:
     @property
     def waiting_senders(self) -> int:
         """Tasks that wait for their turn or for room."""
-        return len(self._next) + len(self._room)
+        return sum(len(lot) for lot in (self._next, self._room) if lot is not None)
 
     async def take_turn(self) -> None:
         """Wait until it is the caller's turn and there is room."""
@@ -97,6 +99,7 @@ class Outbox:
             )
         has_to_wait = self._turn is not None
         if has_to_wait:
+            self._next = self._next or ParkingLot()
             await self._next.park()  # woken by `_pass_turn`; or by `refuse`: no turns any more
         else:
             self._turn = task
@@ -130,6 +133,7 @@ class Outbox:
         """With the turn: wait until a message may be queued."""
         self.check()
         while self.size >= self._limit:
+            self._room = self._room or ParkingLot()
             await self._room.park()
             await trio.lowlevel.checkpoint_if_cancelled()  # if the end cancels, that comes first
             self.check()
@@ -172,6 +176,7 @@ class Outbox:
         """Queue a Pong, unless the Close is queued: no frame may follow that."""
         if not self.closing:
             self._pongs.append(make_frame())
+            del self._pongs[:-MAX_PONGS]
             self._tell_writer()
 
     # The end...
@@ -186,8 +191,9 @@ class Outbox:
     def refuse(self, make_error: Callable[[], Exception]) -> None:
         """Let every sender, present and future, fail with ``make_error``."""
         self._refusal = make_error
-        self._room.unpark_all()
-        self._next.unpark_all()
+        for waiting in (self._room, self._next):
+            if waiting:
+                waiting.unpark_all()
         self._feed()  # those who are behind must not wait for room that never comes
 
     def discard(self) -> None:
@@ -218,11 +224,13 @@ class Outbox:
 
     def wake_writer(self) -> None:
         """Let the writing task see what there is to write."""
-        self._work.unpark()
+        if self._work:
+            self._work.unpark()
 
     async def wait_work(self) -> None:
         """Return once there is something to write, or nothing more will be."""
         while self.empty and not self.closing:
+            self._work = self._work or ParkingLot()
             await self._work.park()
 
     def stop(self) -> None:
@@ -235,16 +243,19 @@ class Outbox:
     def next_batch(self) -> bytes:
         """Return what to write next; `written` must follow."""
         self._in_flight = True
-        frames = list(self._pongs)
-        self._pongs.clear()
+        frames, self._pongs = self._pongs, []
         for frame, left in self._control:
             frames.append(frame)
             self._leaving.append(left)
         self._control.clear()
-        while self._data and self._batch_size < BATCH:
-            frame = self._data.popleft()
+        taken = 0
+        for frame in self._data:
+            if self._batch_size >= BATCH:
+                break
             self._batch_size += len(frame)
-            frames.append(frame)
+            taken += 1
+        frames += self._data[:taken]
+        del self._data[:taken]
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def written(self) -> None:

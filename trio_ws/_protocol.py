@@ -74,15 +74,15 @@ class Protocol:
         self, *, client: bool, options: Options, deflate: DeflateParameters | None = None
     ) -> None:
         self._client = client
-        self._limits, self._deflate = _make_extension(client, options, deflate)
-        role = ConnectionType.CLIENT if client else ConnectionType.SERVER
-        self._wsproto = Connection(role, extensions=[self._limits])
+        self._options = options
+        self._deflate = None if deflate is None else _make_deflate(client, options, deflate)
+        self._engine: tuple[Connection, Limits] | None = None
         self._parsed: Iterator[WsprotoEvent] | None = None  # what wsproto has yet to tell
         most = min(options.max_message_size, options.max_frame_size)
         inflate = None if self._deflate is None else self._deflate.inflate_whole
         self._lane = Lane(client=client, max_size=most, inflate=inflate)
         bounded = options.max_message_size <= INFLATE_STEP * EXPANSION
-        self._step = None if bounded or not self._limits.inflates else INFLATE_STEP
+        self._step = None if bounded or self._deflate is None else INFLATE_STEP
         self._counted = 0  # bytes of the current message that parts have told so far
         self._deaf = False
         self._unread = b""
@@ -91,6 +91,25 @@ class Protocol:
         self._in_message = False  # fragments have come, and more have to
         self.unfinished: bool = False
         """Whether the last `next_event` has stopped before it had to."""
+
+    @property
+    def _wsproto(self) -> Connection:
+        return self._make_engine()[0]
+
+    @property
+    def _limits(self) -> Limits:
+        return self._make_engine()[1]
+
+    def _make_engine(self) -> tuple[Connection, Limits]:
+        """Make wsproto's part at the first frame that needs it: it takes 1.5 KiB and 30 µs."""
+        if self._engine is None:
+            options = self._options
+            limits = self._deflate or Limits(
+                options.max_message_size, options.max_fragments, options.max_frame_size
+            )
+            role = ConnectionType.CLIENT if self._client else ConnectionType.SERVER
+            self._engine = Connection(role, extensions=[limits]), limits
+        return self._engine
 
     @property
     def held(self) -> int:
@@ -329,14 +348,11 @@ def _opcode(data: Data) -> int:
     return _frames.TEXT if isinstance(data, str) else _frames.BINARY
 
 
-def _make_extension(
-    client: bool, options: Options, parameters: DeflateParameters | None
-) -> tuple[Limits, PerMessageDeflate | None]:
-    if parameters is None:
-        limits = (options.max_message_size, options.max_fragments, options.max_frame_size)
-        return Limits(*limits), None
+def _make_deflate(
+    client: bool, options: Options, parameters: DeflateParameters
+) -> PerMessageDeflate:
     assert options.compression is not None, "agreed on without having been wanted"
-    deflate = PerMessageDeflate(
+    return PerMessageDeflate(
         parameters,
         options.compression,
         client=client,
@@ -344,4 +360,3 @@ def _make_extension(
         max_fragments=options.max_fragments,
         max_frame_size=options.max_frame_size,
     )
-    return deflate, deflate

@@ -118,7 +118,7 @@ class Pump:
                 try:
                     source.read_some(now)
                 except Exception:
-                    _complain()
+                    logger.exception(_BUG)
                     source.leave_pump()
 
     @trio.lowlevel.enable_ki_protection
@@ -157,13 +157,11 @@ class Pump:
 def _attempt(callback: Callable[[], None]) -> None:
     try:
         callback()
-    except Exception:  # noqa: BLE001  # told there
-        _complain()
+    except Exception:
+        logger.exception(_BUG)
 
 
-def _complain() -> None:
-    """Tell of a bug: met by one connection, it must not stop them all."""
-    logger.exception("a connection failed inside the pump")
+_BUG: Final = "a connection failed inside the pump"  # which must not stop it for all others
 
 
 def open_pump() -> Pump | None:

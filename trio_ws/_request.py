@@ -23,7 +23,7 @@ from ._options import Options
 from ._pump import Pump
 from ._server_statistics import ServerStatistics
 from ._session import Session
-from ._streams import over_tls, stream_address, tls_of
+from ._streams import Addresses, addresses_of, over_tls, tls_of
 from ._websocket import WebSocket
 
 
@@ -50,6 +50,7 @@ class Request:
         *,
         client: Client | None = None,
         server: ServerStatus | None = None,
+        addresses: Addresses | None = None,
         body: bytes = b"",
     ) -> None:
         self._head = head
@@ -57,11 +58,10 @@ class Request:
         self._body = body
         self._server = server
         # Asked for now: once the client has gone, the socket does not know any more.
-        self._remote_address = stream_address(stream, "getpeername")
-        self._secure = is_secure(stream, client)
+        self._addresses = addresses or addresses_of(stream)
         if client is not None:
-            self._remote_address = client.address
-        self._local_address = stream_address(stream, "getsockname")
+            self._addresses = self._addresses._replace(remote=client.address)
+        self._secure = is_secure(stream, client)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method} {self.target}>"
@@ -118,12 +118,12 @@ class Request:
         Behind one of ``Options.trusted_proxies`` it is the host and port that the proxy
         tells; the port is 0 if it does not.
         """
-        return self._remote_address
+        return self._addresses.remote
 
     @property
     def local_address(self) -> Any:
         """The server's socket address; `None` if the stream is no socket."""
-        return self._local_address
+        return self._addresses.local
 
     @property
     def tls(self) -> trio.SSLStream[Any] | None:
@@ -180,8 +180,9 @@ class WebSocketRequest(Request):
         on_reject: Callable[[int], None],
         client: Client | None = None,
         server: ServerStatus | None = None,
+        addresses: Addresses | None = None,
     ) -> None:
-        super().__init__(head, http.stream, client=client, server=server)
+        super().__init__(head, http.stream, client=client, server=server, addresses=addresses)
         self._http = http
         self._options = options
         self._name = name
@@ -280,7 +281,8 @@ class WebSocketRequest(Request):
             deflate=deflate,
             subprotocol=subprotocol,
             request=self._head,
-            remote_address=self._remote_address,
+            addresses=self._addresses,
+            transport=self._http.transport,
             draining=self._draining,
             name=self._name,
             budget=self._budget,
@@ -299,14 +301,12 @@ class Acceptance:
         self._headers = headers
 
     @trio.lowlevel.enable_ki_protection
-    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
         self._session = await self._request._open(self._subprotocol, self._headers)
         ws = await self._session.__aenter__()
         self._request._on_accept(ws)
         return ws
 
-    @trio.lowlevel.enable_ki_protection
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,

@@ -3,7 +3,7 @@
 ::
 
     serve_websocket_listeners
-      ├─ accepts, until it is cancelled or drained (trio.serve_listeners)
+      ├─ accepts, until it is cancelled or drained (`Server._accept_from`)
       └─ a task per TCP connection: TLS, request, handler, and so on
            └─ in the handler, ``async with request.accept()``: the WebSocket's own tasks
 
@@ -180,9 +180,9 @@ class Server:
         try:
             with self._accepting:
                 task_status.started(self)
-                await trio.serve_listeners(
-                    self._serve_stream, listeners, handler_nursery=handler_nursery
-                )
+                async with trio.open_nursery() as nursery:
+                    for each in listeners:
+                        nursery.start_soon(self._accept_from, each, handler_nursery)
         except BaseException:  # cancelled, interrupted, or a listener is of no more use
             self._state.stop(CloseCode.GOING_AWAY, "")
             self._cancel_handlers("the server ends", CloseCode.GOING_AWAY, "")
@@ -192,6 +192,13 @@ class Server:
 
     def _count_shortage(self) -> None:
         self._state.accept_failures += 1
+
+    async def _accept_from(self, listener: PatientListener, handler_nursery: trio.Nursery) -> None:
+        """Do as `trio.serve_listeners`, but for the end: `ServerConnection.run` sees to that."""
+        async with listener:
+            while True:
+                stream = await listener.accept()
+                handler_nursery.start_soon(self._serve_stream, stream)
 
     def _serve_stream(self, stream: trio.abc.Stream) -> Awaitable[None]:
         return ServerConnection(stream, self._state).run()

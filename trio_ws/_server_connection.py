@@ -25,7 +25,14 @@ from ._options import Options
 from ._pump import Pump
 from ._request import Request, WebSocketRequest, is_secure
 from ._server_statistics import ServerStatistics, Traffic
-from ._streams import LINGER_TIME, READ_SIZE, linger, network_of, stream_address
+from ._streams import (
+    LINGER_TIME,
+    READ_SIZE,
+    RelayedStream,
+    addresses_of,
+    linger,
+    network_of,
+)
 from ._upgrade import check_upgrade, origin_allowed
 from ._websocket import WebSocket
 
@@ -69,6 +76,10 @@ class ServerState:
 
     handler: Handler
     options: Options
+    pages_handler: PageHandler | None = attrs.field(
+        init=False,  # found out once, for to ask a protocol takes 4 µs
+        default=attrs.Factory(lambda self: _as_page_handler(self.handler), takes_self=True),
+    )
     pump: Pump | None = None
     """Who reads for connections that are sockets."""
     draining: Flag = attrs.field(factory=Flag)
@@ -181,7 +192,8 @@ class ServerState:
 
     def wake(self) -> None:
         """Let `wait_until` look again."""
-        self._waiting.unpark_all()
+        if self._waiting:
+            self._waiting.unpark_all()
 
     async def wait_until(self, fulfilled: Callable[[], bool]) -> None:
         """Wait until a condition holds; it is looked at when a connection or handler ends."""
@@ -206,7 +218,8 @@ class ServerConnection:
         """Whether a handler is at work."""
         self.websocket: WebSocket | None = None
         self.scope = trio.CancelScope()
-        self._peer = peer = stream_address(stream, "getpeername")
+        self._addresses = addresses_of(stream)
+        self._peer = peer = self._addresses.remote
         self._proxied = is_trusted(peer, state.options)
         self.host: str | None = None
         """The address that it is counted for: a proxy's clients are not counted as one."""
@@ -221,15 +234,15 @@ class ServerConnection:
         self._escaping: Exception | None = None  # a handler's error that ends the server
 
     async def run(self) -> None:
-        """Serve it to the end; the caller closes the stream.
+        """Serve it to the end, and close its stream.
 
         Raises: a handler's error, if the options say so; nothing that a peer can bring about.
         """
-        if self._state.over:
-            await trio.lowlevel.checkpoint()
-            return
-        self._state.connections.add(self)
         try:
+            if self._state.over:
+                await trio.lowlevel.checkpoint()
+                return
+            self._state.connections.add(self)
             with self.scope:
                 await self._serve()
             if self.scope.cancelled_caught:
@@ -243,6 +256,10 @@ class ServerConnection:
             self._log(logging.ERROR, "failed inside", exc_info=exc)
         finally:
             self._state.leave(self)
+            if isinstance(self._stream, trio.SocketStream):
+                self._stream.socket.close()  # as `trio.aclose_forcefully`, at 30 µs less
+            elif not isinstance(self._stream, RelayedStream):  # whoever accepted that closes it
+                await trio.aclose_forcefully(self._stream)
 
     def begin_close(self, code: int, reason: str) -> None:
         """Start to say Close, if it is a WebSocket by now."""
@@ -275,14 +292,20 @@ class ServerConnection:
 
     def _answer(self, head: RequestHead) -> Awaitable[None]:
         """Return what answers a request; no coroutine of its own, for a WebSocket stays in it."""
-        handler = self._state.handler
+        pages = self._state.pages_handler
         client = self._find_client(head) if self._proxied else None
         if client is not None:
             head = attrs.evolve(head, authority=client.authority)
-        if isinstance(handler, PageHandler) and not head.upgrade:
-            body = self._http.protocol.request_body
-            request = Request(head, self._stream, client=client, server=self._state, body=body)
-            return self._serve_page(handler, request)
+        if pages is not None and not head.upgrade:
+            request = Request(
+                head,
+                self._stream,
+                client=client,
+                server=self._state,
+                addresses=self._addresses,
+                body=self._http.protocol.request_body,
+            )
+            return self._serve_page(pages, request)
         check_upgrade(head)
         secure = is_secure(self._stream, client)
         if not origin_allowed(head, self._options.allowed_origins, secure):
@@ -330,9 +353,10 @@ class ServerConnection:
             on_reject=self._count_rejection,
             client=client,
             server=self._state,
+            addresses=self._addresses,
         )
         self.busy = True
-        refusal = BadRequest(403, "forbidden")
+        refusal = None
         try:
             await self._state.handler(request)
         except Exception as exc:  # noqa: BLE001  # the application's, told as one wishes
@@ -350,7 +374,7 @@ class ServerConnection:
                 self._state.end(self.websocket)
         try:
             if self._unanswered:
-                await self._refuse(refusal)
+                await self._refuse(refusal or BadRequest(403, "forbidden"))
         finally:
             self._let_escape()
 
@@ -482,6 +506,10 @@ class ServerConnection:
         message = f"connection %s from %s: {event}"
         host = self.host or (self._peer[0] if isinstance(self._peer, tuple) else None)
         logger.log(level, message, self.id, host, *details, exc_info=exc_info)
+
+
+def _as_page_handler(handler: Handler) -> PageHandler | None:
+    return handler if isinstance(handler, PageHandler) else None
 
 
 def _make_budget(options: Options) -> Budget | None:

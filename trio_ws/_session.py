@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
-from typing import Any
 
 import trio
 
@@ -19,7 +18,8 @@ from ._messages import CloseCode
 from ._options import Options
 from ._protocol import Protocol
 from ._pump import Pump
-from ._streams import stream_address
+from ._streams import Addresses, addresses_of
+from ._transport import Transport
 from ._websocket import WebSocket
 
 
@@ -41,7 +41,8 @@ class Session:
         deflate: DeflateParameters | None = None,
         subprotocol: str | None = None,
         request: RequestHead | None = None,
-        remote_address: Any = None,
+        addresses: Addresses | None = None,
+        transport: Transport | None = None,
         draining: Flag | None = None,
         name: str | None = None,
         budget: Budget | None = None,
@@ -50,18 +51,25 @@ class Session:
         protocol = Protocol(client=client, options=options, deflate=deflate)
         protocol.receive_data(leftover)  # frames may come right behind the handshake
         self._connection = Connection(
-            stream, protocol, options, client=client, name=name, budget=budget, pump=pump
+            transport or Transport(stream),
+            protocol,
+            options,
+            client=client,
+            name=name,
+            budget=budget,
+            pump=pump,
         )
+        local_address, remote_address = addresses or addresses_of(stream)
         self.ws = WebSocket(
             self._connection,
             subprotocol=subprotocol,
             request=request,
-            local_address=stream_address(stream, "getsockname"),
-            remote_address=remote_address or stream_address(stream, "getpeername"),
+            local_address=local_address,
+            remote_address=remote_address,
             draining=Flag() if draining is None else draining,
         )
         self._manager = trio.open_nursery()
-        self._keepalive = trio.CancelScope(shield=True)
+        self._keepalive: trio.CancelScope | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
@@ -69,7 +77,9 @@ class Session:
         self._nursery = await self._manager.__aenter__()
         connection.start(self._nursery)
         if connection.options.ping_interval != math.inf:
-            self._nursery.start_soon(self._run_keepalive, name=f"keepalive of {connection.id}")
+            self._keepalive = trio.CancelScope(shield=True)
+            name = f"keepalive of {connection.id}"
+            self._nursery.start_soon(self._run_keepalive, self._keepalive, name=name)
         return self.ws
 
     @trio.lowlevel.enable_ki_protection
@@ -82,7 +92,8 @@ class Session:
         self._nursery.cancel_scope.shield = True  # close_grace bounds what follows
         code, reason = _farewell(exc)
         self._connection.begin_close(code, reason, by_user=True)
-        self._keepalive.cancel()
+        if self._keepalive is not None:
+            self._keepalive.cancel()
         try:
             if not self._connection.over.is_set():  # the nursery's end is a schedule point, too
                 await self._connection.over.wait()
@@ -91,8 +102,8 @@ class Session:
             await self._manager.__aexit__(None, None, None)
 
     @trio.lowlevel.enable_ki_protection
-    async def _run_keepalive(self) -> None:
-        with self._keepalive:
+    async def _run_keepalive(self, scope: trio.CancelScope) -> None:
+        with scope:
             await run_keepalive(self._connection)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import trio
 
@@ -33,21 +34,34 @@ class RelayedStream(trio.abc.Stream):
 
 def over_tls(stream: trio.abc.Stream) -> bool:
     """Whether the client speaks TLS, as far as this side knows."""
+    if isinstance(stream, trio.SocketStream):
+        return False  # asked first, for most are: and to ask for an abstract class takes 0.4 µs
     if isinstance(stream, RelayedStream):
         return stream.secure
     return isinstance(stream, trio.SSLStream)
 
 
-def stream_address(stream: trio.abc.Stream, name: Literal["getsockname", "getpeername"]) -> Any:
-    """Return an address of the socket under a stream, `None` if there is none."""
-    while isinstance(stream, trio.SSLStream):
+class Addresses(NamedTuple):
+    """The addresses of the socket under a stream; `None` if there is none."""
+
+    local: Any
+    remote: Any
+
+
+def addresses_of(stream: trio.abc.Stream) -> Addresses:
+    """Ask a stream's socket for its addresses."""
+    while not isinstance(stream, trio.SocketStream):
+        if isinstance(stream, RelayedStream):
+            return Addresses(stream.local_address, stream.remote_address)
+        if not isinstance(stream, trio.SSLStream):
+            return Addresses(None, None)
         stream = stream.transport_stream
-    if isinstance(stream, RelayedStream):
-        return stream.local_address if name == "getsockname" else stream.remote_address
-    if not isinstance(stream, trio.SocketStream):
-        return None
+    return Addresses(_ask(stream.socket.getsockname), _ask(stream.socket.getpeername))
+
+
+def _ask(address: Callable[[], Any]) -> Any:
     try:
-        return getattr(stream.socket, name)()
+        return address()
     except OSError:  # the peer has gone already
         return None
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Protocol
 
 import trio
 
 from ._budget import Account
+from ._flag import Flag
 from ._inbox import Inbox
 from ._options import Options
 from ._outbox import Outbox
@@ -52,15 +54,14 @@ class Writer:
             options.send_buffer, self._on_work, owner.account, self._write_through
         )
         self.bytes_sent: int = 0
-        self.finished: trio.Event = trio.Event()
+        self.finished: Flag = Flag()
         """Set when nothing will be written any more."""
         self._transport = transport
         self._patience = options.write_timeout
         self._owner = owner
         self._unread = owner.inbox.messages  # as long as there are any, more answers will follow
         self._rest = _NOTHING  # of a batch that has begun to leave
-        self._running = False  # the task
-        self._scope = trio.CancelScope(shield=True)
+        self._scope: trio.CancelScope | None = None  # of the task, once it has been started
 
     def start(self) -> None:
         """Start the task, if everything has to go through it."""
@@ -84,7 +85,7 @@ class Writer:
                 self.outbox.written()
         finally:
             self.outbox.quiet = False
-        if self._rest or (self._running and self.outbox.closing):
+        if self._rest or (self._scope is not None and self.outbox.closing):
             self._wake()
         elif self.outbox.closing:
             self._finish()
@@ -92,34 +93,34 @@ class Writer:
     def stop(self) -> None:
         """Write nothing any more."""
         self.outbox.discard()
-        if self._running:
+        if self._scope is not None:
             self._scope.cancel()
         else:
             self._finish()
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self) -> None:
+    async def run(self, scope: trio.CancelScope) -> None:
         """Write what is queued, as it is queued."""
-        with self._scope:
+        with scope:
             try:
                 while not (self.outbox.closing and self.outbox.empty):
                     await self.outbox.wait_work()
                     if not self._rest:
                         self._rest = memoryview(self.outbox.next_batch())
-                    await self._write()
+                    await self._write(scope)
                     self.outbox.written()
             except Exception as exc:  # noqa: BLE001  # no stream's error may leave this task
                 self._owner.on_write_error(exc)
-        if self._scope.cancelled_caught:  # by its deadline; or it is over already
+        if scope.cancelled_caught:  # by its deadline; or it is over already
             self._owner.give_up(f"no byte was taken for {self._patience} s")
         self._finish()
 
-    async def _write(self) -> None:
+    async def _write(self, scope: trio.CancelScope) -> None:
         """Write the batch; each part that the network takes is a sign of life."""
         while self._rest:
-            self._scope.deadline = trio.current_time() + self._patience
+            scope.deadline = trio.current_time() + self._patience
             self._advance(await self._transport.write(self._rest))
-        self._scope.deadline = math.inf
+        scope.deadline = math.inf
 
     def _advance(self, taken: int) -> None:
         self.bytes_sent += taken
@@ -151,11 +152,11 @@ class Writer:
             self._owner.pump.call_soon(self.flush)
 
     def _wake(self) -> None:
-        if self._running:
+        if self._scope is not None:
             self.outbox.wake_writer()
         else:
-            self._running = True
-            self._owner.start_task(self.run, "writer")
+            self._scope = trio.CancelScope(shield=True)
+            self._owner.start_task(partial(self.run, self._scope), "writer")
 
     def _finish(self) -> None:
         self.outbox.stop()
