@@ -39,6 +39,8 @@ class Client:
 
 def is_trusted(address: Any, options: Options) -> bool:
     """Whether a socket's peer is one of ``options.trusted_proxies``."""
+    if not options.trusted_proxies:
+        return False
     if isinstance(address, (str, bytes)):
         return "unix" in options.trusted_proxies
     return isinstance(address, tuple) and _in_networks(_parse_ip(address[0]), options)
