@@ -37,6 +37,8 @@ Handler: TypeAlias = Callable[[WebSocketRequest], Awaitable[object]]
 BeginPage: TypeAlias = Callable[[Response, "int | None"], Awaitable[None]]
 """Begins an answer: status and headers, and the length of the body if it is known."""
 WritePage: TypeAlias = Callable[[bytes], Awaitable[None]]
+WaitGone: TypeAlias = Callable[[], Awaitable[None]]
+"""Returns once the client has gone; raises nothing. One task at a time."""
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client that met an overloaded or draining server may come back."""
@@ -58,7 +60,7 @@ class PageHandler(Protocol):
 class LivePage(Protocol):
     """An answer that is made while it is sent."""
 
-    async def answer(self, begin: BeginPage, write: WritePage) -> None:
+    async def answer(self, begin: BeginPage, write: WritePage, wait_gone: WaitGone) -> None:
         """Call ``begin`` once, then ``write`` for each piece of the body."""
         ...
 
@@ -445,7 +447,7 @@ class ServerConnection:
             self._allow(math.inf)
 
         try:
-            await page.answer(begin, write)
+            await page.answer(begin, write, self._http.wait_gone)
             await self._write(http.end())
         except trio.BrokenResourceError:
             raise
