@@ -43,6 +43,10 @@ WaitGone: TypeAlias = Callable[[], Awaitable[None]]
 RETRY_AFTER: Final = 5
 """Seconds after which a client that met an overloaded or draining server may come back."""
 
+REFUSALS: Final = 100
+"""So many are refused at a time with an answer, however few handshakes there may be: each is
+still listened to for a moment (`linger`)."""
+
 _FAILED: Final = Response("internal error\n", status=500)
 _COME_BACK: Final = (("Retry-After", str(RETRY_AFTER)),)
 
@@ -117,7 +121,8 @@ class ServerState:
     @property
     def crowded(self) -> bool:
         """Whether so many are being refused that one more is not worth an answer."""
-        return len(self.connections) - len(self.admitted) > self.options.max_handshakes
+        refused = len(self.connections) - len(self.admitted)
+        return refused > max(self.options.max_handshakes, REFUSALS)
 
     def leave(self, connection: ServerConnection) -> None:
         """Forget a connection."""
