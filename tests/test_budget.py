@@ -28,15 +28,18 @@ class Holder:
     """A connection that holds what it is told to."""
 
     def __init__(self, budget: Budget) -> None:
-        self.account = budget.open_account(self._evict)
+        self.account = budget.open_account(self._evict, self._abort)
         self.purse = Purse(self.account)
-        self.evicted = False
+        self.evicted = self.aborted = False
         self.stuck = 0
         """What it cannot let go of at once."""
 
     def _evict(self) -> None:
         self.evicted = True
         self.purse.settle(self.stuck)
+
+    def _abort(self) -> None:
+        self.aborted = True
 
 
 class Member(Holder):
@@ -102,6 +105,41 @@ def test_what_an_evicted_one_cannot_let_go_of_at_once_costs_nobody_else() -> Non
     assert (great.evicted, other.evicted, budget.used) == (True, False, 90)
     great.account.close()
     assert budget.used == 30
+
+
+def test_what_evicted_ones_have_in_flight_is_not_held_against_those_who_grow_later() -> None:
+    budget = Budget(100)
+    small, next_one, great = Holder(budget), Holder(budget), Holder(budget)
+    great.stuck = 25
+    next_one.purse.settle(20)
+    great.purse.settle(81)
+    assert great.evicted
+    small.purse.settle(80)
+    assert (budget.used, budget.leaving) == (125, 25)
+    assert [each.evicted for each in (small, next_one, great)] == [False, False, True]
+    assert not great.aborted
+    great.account.close()
+    assert (budget.used, budget.leaving) == (100, 0)
+
+
+def test_who_was_evicted_first_goes_at_once_when_all_of_them_hold_too_much() -> None:
+    budget = Budget(100)
+    bystander, idle, first, second = (Holder(budget) for _ in range(4))
+    first.stuck = second.stuck = 20
+    bystander.purse.settle(10)
+    idle.purse.settle(95)  # holds nothing any more, once it is told
+    for each in (first, second):
+        each.purse.settle(91)
+    assert [each.evicted for each in (idle, first, second)] == [True] * 3
+    assert [each.aborted for each in (idle, first, second)] == [False, True, False]
+    # Until it has gone it is counted, and still not held against the others.
+    assert (budget.used, budget.leaving) == (50, 40)
+    bystander.purse.settle(100)
+    assert not bystander.evicted
+    first.account.close()
+    second.account.close()
+    idle.account.close()
+    assert (budget.used, budget.leaving) == (100, 0)
 
 
 def test_several_go_where_one_is_not_enough() -> None:

@@ -74,6 +74,27 @@ async def test_who_holds_most_is_closed_and_what_it_holds_is_dropped(
     ]
 
 
+async def test_who_holds_too_much_even_then_goes_without_a_goodbye(
+    autojump_clock: MockClock,
+) -> None:
+    """What is in flight to it cannot be taken back, and it may never read that."""
+    budget = Budget(1000)
+    (us, peer), (other, other_peer) = connect(budget), connect(budget)
+    async with us as ws, other as other_ws:
+        await settle()
+        peer.far.window = 5
+        await ws.send("y" * 700)
+        await settle()
+        began = trio.current_time()
+        await other_peer.send_frame(BINARY, b"x" * 400, fin=False)
+        assert await ws.wait_closed() == CloseInfo(1013, "out of memory", "local", clean=False)
+        await settle()
+        assert trio.current_time() == began
+        assert (budget.used, budget.leaving) == (400, 0)
+        assert other_ws.close_info is None
+        await other_peer.aclose()
+
+
 async def test_the_end_settles_everything(autojump_clock: MockClock) -> None:
     budget = Budget(1000)
     us, peer = connect(budget)

@@ -231,7 +231,11 @@ def test_no_text_leads_to_anything_else(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["," * 16_000, '"' * 16_000, '"\\' * 8_000, " " * 16_000, "a=" * 8_000, "1," * 8_000]
+    "text",
+    [
+        *("," * 16_000, '"' * 16_000, '"\\' * 8_000, " " * 16_000, "a=" * 8_000, "1," * 8_000),
+        *(f"a=b;{' ' * 16_000}@", f"a=b{' ' * 16_000}@", f"a=b,{' a=b' * 4_000}"),
+    ],
 )
 def test_no_list_takes_long(text: str) -> None:
     began = time.thread_time()

@@ -283,6 +283,18 @@ def test_a_malformed_body_is_answered_400() -> None:
     assert refusal(data).status == 400
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_body_with_two_lengths_is_answered_400_and_nothing_behind_it_is_read(
+    method: str,
+) -> None:
+    both = b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    http = fed(method.encode() + b" / HTTP/1.1\r\nHost: h\r\n" + both + GET)
+    with pytest.raises(BadRequest, match="400: both Content-Length and Transfer-Encoding"):
+        http.next_request()
+    assert http.closing
+    assert http.next_request() is None
+
+
 def test_who_waits_for_100_continue_is_answered_at_once_and_for_the_last_time() -> None:
     http = fed(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
     assert next_of(http).method == "POST"

@@ -7,10 +7,11 @@ import socket
 import pytest
 import trio
 import trio.testing
-from trio.testing import MemoryReceiveStream, MemorySendStream
+from trio.testing import MemoryReceiveStream, MemorySendStream, wait_all_tasks_blocked
 
 from trio_ws._http_connection import HTTPConnection
 from trio_ws._http_response import BadRequest, Response
+from trio_ws._streams import READ_SIZE
 from trio_ws.testing import cancellations
 
 GET = b"GET /%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -194,6 +195,48 @@ async def test_a_cancelled_wait_loses_no_byte() -> None:
             head = await http.next_request()
         assert head is not None
         assert head.target == "/1"
+
+
+@pytest.mark.parametrize("how", ["eof", "close"])
+async def test_a_client_that_goes_while_it_waits_for_its_answer_is_noticed(how: str) -> None:
+    http, peer = connect()
+    await peer.send_all(GET % 1)
+    await http.next_request()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(http.wait_gone)
+        await wait_all_tasks_blocked()
+        await peer.send_all(GET % 2)  # the next request
+        await wait_all_tasks_blocked()
+        assert len(nursery.child_tasks) == 1
+        await (peer.send_eof() if how == "eof" else peer.aclose())
+    if how == "eof":
+        await http.send(http.protocol.respond(OK))
+        assert await serve(http) == ["/2"]
+
+
+async def test_a_client_that_resets_while_it_waits_for_its_answer_is_noticed() -> None:
+    near, far = socket.socketpair()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(near))
+    http = HTTPConnection(stream, 1000)
+    async with stream, trio.open_nursery() as nursery:
+        nursery.start_soon(http.wait_gone)
+        await wait_all_tasks_blocked()
+        await http.send(b"unread")
+        far.close()  # a reset, on a Unix socket: it leaves something unread
+
+
+async def test_a_client_that_sends_and_sends_is_there_and_is_not_read_for_ever() -> None:
+    http, peer = connect()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(http.wait_gone)
+        for _ in range(10):
+            await peer.send_all(bytes(30_000))
+            await wait_all_tasks_blocked()
+        await peer.send_eof()
+        await wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        nursery.cancel_scope.cancel()
+    assert READ_SIZE <= len(http.protocol.leftover) < 3 * READ_SIZE
 
 
 async def test_the_leftover_behind_a_request_is_taken_once() -> None:

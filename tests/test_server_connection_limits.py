@@ -81,11 +81,14 @@ async def test_refused_newcomers_take_no_place(autojump_clock) -> None:
         assert server.statistics().rejected == {503: 10}
 
 
-async def test_beyond_as_many_refusals_as_handshakes_there_is_no_answer(autojump_clock) -> None:
-    async with serve(max_connections=1, max_handshakes=3) as (door, server):
+@pytest.mark.parametrize(("handshakes", "refusals"), [(3, 100), (120, 120)])
+async def test_beyond_as_many_refusals_as_handshakes_or_a_hundred_there_is_no_answer(
+    handshakes: int, refusals: int, autojump_clock
+) -> None:
+    async with serve(max_connections=1, max_handshakes=handshakes) as (door, server):
         await answer(door)
-        statuses = [(await answer(door))[0] for _ in range(10)]
-        assert statuses == [503] * 3 + [None] * 7
+        statuses = [(await answer(door))[0] for _ in range(125)]
+        assert statuses == [503] * refusals + [None] * (125 - refusals)
         await trio.sleep(2)  # the refused have been let go
         assert (await answer(door))[0] == 503
         assert server.statistics().connections == 1

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_ws import Options, Request, Response, WebSocketRequest
 
-Answer = Callable[[Any, Any], Awaitable[None]]
+Answer = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Live:
@@ -28,7 +28,7 @@ class Live:
         return self
 
 
-async def hello(begin: Any, write: Any) -> None:
+async def hello(begin: Any, write: Any, wait_gone: Any) -> None:
     await begin(Response(status=201, headers={"X-A": "b"}), 5)
     await write(b"he")
     await write(b"")
@@ -52,7 +52,7 @@ async def test_a_page_of_known_length(autojump_clock: MockClock) -> None:
 async def test_a_page_takes_its_time_and_a_client_that_takes_nothing_does_not(
     autojump_clock: MockClock,
 ) -> None:
-    async def slow(begin: Any, write: Any) -> None:
+    async def slow(begin: Any, write: Any, wait_gone: Any) -> None:
         await begin(Response(), None)
         await trio.sleep(1000)
         await write(b"x")
@@ -75,7 +75,7 @@ async def test_a_page_takes_its_time_and_a_client_that_takes_nothing_does_not(
 async def test_a_page_that_fails_before_it_begins_is_answered_500(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fails(begin: Any, write: Any) -> None:
+    async def fails(begin: Any, write: Any, wait_gone: Any) -> None:
         raise KeyError("oops")
 
     async with serve(Live(fails)) as site:
@@ -87,7 +87,7 @@ async def test_a_page_that_fails_before_it_begins_is_answered_500(
 async def test_a_page_that_fails_in_the_middle_ends_the_connection(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fails(begin: Any, write: Any) -> None:
+    async def fails(begin: Any, write: Any, wait_gone: Any) -> None:
         await begin(Response(), 100)
         await write(b"some")
         raise KeyError("oops")
@@ -103,7 +103,7 @@ async def test_a_page_that_fails_in_the_middle_ends_the_connection(
 async def test_a_client_that_leaves_is_no_error(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def endless(begin: Any, write: Any) -> None:
+    async def endless(begin: Any, write: Any, wait_gone: Any) -> None:
         await begin(Response(), None)
         while True:
             await write(b"x")
@@ -122,9 +122,9 @@ async def test_a_client_that_leaves_is_no_error(
 async def test_a_server_that_is_being_drained_says_so_in_its_last_page(
     autojump_clock: MockClock,
 ) -> None:
-    async def waits(begin: Any, write: Any) -> None:
+    async def waits(begin: Any, write: Any, wait_gone: Any) -> None:
         await trio.sleep(1)
-        await hello(begin, write)
+        await hello(begin, write, wait_gone)
 
     async with serve(Live(waits)) as site:
         visitor = site.visit()

@@ -15,7 +15,12 @@ When more is held than there may be, the connection that holds most is closed wi
 what it holds is dropped, until the sum is right again. Not the one that asked last: a peer
 that sends small messages and reads its answers would pay for those who hoard. Whoever
 wants to be in the server's way has to hold less than everybody who is not, and then there is
-no harm in it. Newcomers are refused earlier, at ``NEWCOMERS``: the rest is for those who
+no harm in it.
+
+Who has been told may still hold what is in flight, for as long as a goodbye takes: a peer
+that does not read holds up to 256 KiB. That is not held against the others, and bounded
+by itself: beyond ``LEAVING`` those who were told first go without a goodbye. Newcomers are
+refused earlier, at ``NEWCOMERS``: the rest is for those who
 are here.
 """
 
@@ -30,6 +35,9 @@ from ._messages import PreparedMessage
 NEWCOMERS: Final = 0.75
 """The part of a budget behind which requests are answered with 503."""
 
+LEAVING: Final = 0.25
+"""The part of a budget that those who have been evicted may hold on top of it."""
+
 
 class Budget:
     """What may be held, what is, and by whom."""
@@ -37,7 +45,10 @@ class Budget:
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self.used: int = 0
+        self.leaving: int = 0
+        """What of that is held by those who have been evicted."""
         self._accounts: dict[Account, None] = {}  # in the order of opening
+        self._evicted: dict[Account, None] = {}  # in the order of eviction
         self._waiting: Counter[PreparedMessage] = Counter()  # how often each is held
         self._relieving = False
 
@@ -49,30 +60,49 @@ class Budget:
         """Whether there is no room for one more connection."""
         return self.used >= NEWCOMERS * self.limit
 
-    def open_account(self, evict: Callable[[], None]) -> Account:
-        """Return an account for a connection; ``evict`` ends it and drops what it holds."""
-        account = Account(self, evict)
+    def open_account(
+        self, evict: Callable[[], None], abort: Callable[[], None] = lambda: None
+    ) -> Account:
+        """Return an account for a connection.
+
+        ``evict`` ends it and drops what it holds; ``abort`` drops the rest, in a moment.
+        """
+        account = Account(self, evict, abort)
         self._accounts[account] = None
         return account
 
     def forget(self, account: Account) -> None:
         """Close an account, if that has not been done."""
         self._accounts.pop(account, None)
+        self._evicted.pop(account, None)
 
     def relieve(self) -> None:
         """Close those who hold most, until no more is held than may be."""
-        if self._relieving or self.used <= self.limit:
+        if self._relieving:
             return
         self._relieving = True  # saying goodbye draws on the budget, too
-        leaving = 0  # what is in flight, or in the hands of a task that has to run first
         try:
-            while self.used - leaving > self.limit and self._accounts:
+            while self.used - self.leaving > self.limit and self._accounts:
                 victim = max(self._accounts, key=_weight)
                 del self._accounts[victim]
+                self._evicted[victim] = None
+                self.leaving += victim.held
+                victim.leaving = True
                 victim.evict()
-                leaving += victim.held
+                self._hurry()
         finally:
             self._relieving = False
+
+    def _hurry(self) -> None:
+        """Let those go at once who were told first, if all who were told hold too much."""
+        held = sum(each.held for each in self._evicted)
+        for account in tuple(self._evicted):
+            if held <= LEAVING * self.limit:
+                break
+            if account.held:
+                held -= account.held
+                del self._evicted[account]
+                account.abort()
 
     def hold(self, message: PreparedMessage) -> None:
         """Count a message that waits for one member more."""
@@ -91,22 +121,33 @@ class Budget:
 class Account:
     """What one connection holds of a budget; made by `Budget.open_account`."""
 
-    def __init__(self, budget: Budget, evict: Callable[[], None]) -> None:
+    def __init__(
+        self, budget: Budget, evict: Callable[[], None], abort: Callable[[], None]
+    ) -> None:
         self.budget = budget
         self.evict = evict
+        self.abort = abort
         self.held: int = 0
         """What it holds alone."""
         self.shared: int = 0
         """What it holds together with other members of rooms."""
+        self.leaving: bool = False
+        """Whether it has been evicted."""
         self.closed: bool = False
         """Whether it holds nothing alone any more, whatever its purses still say."""
 
     def close(self) -> None:
         """Give up all that it holds alone."""
+        self.count(-self.held)
         self.closed = True
-        self.budget.used -= self.held
-        self.held = 0
         self.budget.forget(self)
+
+    def count(self, change: int) -> None:
+        """Hold more or less alone. `Budget.relieve` is the caller's."""
+        self.held += change
+        self.budget.used += change
+        if self.leaving:
+            self.budget.leaving += change
 
     def hold(self, message: PreparedMessage) -> None:
         """Take a message that others may hold as well. `Budget.relieve` is the caller's."""
@@ -136,9 +177,8 @@ class Purse:
             return  # it has been given up as a whole: not twice
         change = held - self._held
         self._held = held
-        account.held += change
+        account.count(change)
         budget = account.budget
-        budget.used += change
         if change > 0 and budget.used > budget.limit:
             budget.relieve()
 

@@ -118,7 +118,7 @@ class Connection:
         budget: Budget | None = None,
         pump: Pump | None = None,
     ) -> None:
-        account = None if budget is None else budget.open_account(self._evict)
+        account = None if budget is None else budget.open_account(self._evict, self.abort)
         self.account: Account | None = account
         self.options = options
         self.client = client

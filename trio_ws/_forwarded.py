@@ -106,8 +106,9 @@ def _of_hop(values: list[str], index: int, count: int) -> str | None:
 
 
 # RFC 7239, section 4: pairs are separated by semicolons, hops by commas.
+# Possessive ("*+"): two runs of blanks that give back to each other take 10,000 blanks squared.
 _PAIR: Final = re.compile(
-    rf'[ \t]*(?:({TOKEN.pattern})=({TOKEN.pattern}|"(?:[^"\\]|\\.)*+"))?[ \t]*([;,]|$)'
+    rf'[ \t]*+(?:({TOKEN.pattern})=({TOKEN.pattern}|"(?:[^"\\]|\\.)*+"))?[ \t]*+([;,]|$)'
 )
 
 

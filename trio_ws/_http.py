@@ -199,6 +199,10 @@ class ServerHTTP:
         event = cast("h11.Request", exchange.next_event())  # nothing else is a whole head
         exchange.head_only = event.method == b"HEAD"
         request = parse_request(event.method, event.target, event.http_version, event.headers)
+        if "transfer-encoding" in request.headers and "content-length" in request.headers:
+            # A proxy in front may go by the other one, and see other requests than we do
+            # (RFC 9112, section 6.1).
+            raise BadRequest(400, "both Content-Length and Transfer-Encoding")
         if int(request.headers.get("content-length", "0")) > MAX_REQUEST_BODY:
             raise BadRequest(413, _BODY_TOO_LONG)
         exchange.request = request

@@ -6,6 +6,7 @@ import trio
 
 from ._http import ServerHTTP
 from ._http_request import RequestHead
+from ._streams import READ_SIZE
 from ._transport import Transport
 
 
@@ -47,6 +48,23 @@ class HTTPConnection:
             return None
         self._fresh = False
         return self.transport.read_now()
+
+    async def wait_gone(self) -> None:
+        """Return once the client has ended the connection, in whichever way.
+
+        What it sends meanwhile is the next request. Once that is more than a read, it is
+        not listened to any more.
+        """
+        data = b"."
+        try:
+            while data and len(self.protocol.leftover) < READ_SIZE:
+                data = await self.transport.read()
+                self.protocol.receive_data(data)
+        except trio.BrokenResourceError:
+            return
+        if data:
+            await trio.sleep_forever()
+        self.protocol.receive_eof()
 
     def take_leftover(self) -> bytes:
         """Return the frames that came behind the request, and keep no copy of them."""

@@ -206,8 +206,9 @@ class Options:
     messages that are not complete, the state of compression, what is queued for
     sending, and in rooms for members who are behind. Beyond three quarters of it requests
     are answered with 503; beyond all of it the connection that holds most is closed with
-    1013, and what it holds is dropped. Text is counted as UTF-8. None by default: it
-    depends on the machine, and the limits above bound what each connection holds."""
+    1013, and what it holds is dropped. What is in flight to them may come to a quarter
+    more. Text is counted as UTF-8. None by default: it depends on the machine, and the
+    limits above bound what each connection holds."""
     trusted_proxies: TrustedProxies = attrs.field(default=(), converter=_as_networks)
     """Server: the proxies that are believed what they say of a client: addresses, networks
     (``"10.0.0.0/8"``), or ``"unix"`` for whoever connects to a Unix socket. None by

@@ -44,9 +44,15 @@ Handler: TypeAlias = Callable[[WebSocketRequest], Awaitable[object]]
 BeginPage: TypeAlias = Callable[[Response, "int | None"], Awaitable[None]]
 """Begins an answer: status and headers, and the length of the body if it is known."""
 WritePage: TypeAlias = Callable[[bytes], Awaitable[None]]
+WaitGone: TypeAlias = Callable[[], Awaitable[None]]
+"""Returns once the client has gone; raises nothing. One task at a time."""
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client that met an overloaded or draining server may come back."""
+
+REFUSALS: Final = 100
+"""So many are refused at a time with an answer, however few handshakes there may be: each is
+still listened to for a moment (`linger`)."""
 
 _FAILED: Final = Response("internal error\n", status=500)
 _COME_BACK: Final = (("Retry-After", str(RETRY_AFTER)),)
@@ -65,7 +71,7 @@ class PageHandler(Protocol):
 class LivePage(Protocol):
     """An answer that is made while it is sent."""
 
-    async def answer(self, begin: BeginPage, write: WritePage) -> None:
+    async def answer(self, begin: BeginPage, write: WritePage, wait_gone: WaitGone) -> None:
         """Call ``begin`` once, then ``write`` for each piece of the body."""
         ...
 
@@ -126,7 +132,8 @@ class ServerState:
     @property
     def crowded(self) -> bool:
         """Whether so many are being refused that one more is not worth an answer."""
-        return len(self.connections) - len(self.admitted) > self.options.max_handshakes
+        refused = len(self.connections) - len(self.admitted)
+        return refused > max(self.options.max_handshakes, REFUSALS)
 
     def leave(self, connection: ServerConnection) -> None:
         """Forget a connection."""
@@ -469,7 +476,7 @@ class ServerConnection:
             self._allow(math.inf)
 
         try:
-            await page.answer(begin, write)
+            await page.answer(begin, write, self._http.wait_gone)
             await self._write(http.end())
         except trio.BrokenResourceError:
             raise

@@ -414,6 +414,50 @@ async def test_an_answer_that_is_not_what_it_says_ends_the_connection(
     assert "handler failed" in caplog.text
 
 
+async def test_an_application_that_waits_for_it_hears_that_the_client_has_gone(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or whoever asks and leaves would hold a connection for as long as he likes."""
+    heard: list[str] = []
+
+    async def listen(receive: Receive) -> None:
+        heard.append((await receive())["type"])
+
+    async def act(receive: Receive, send: Send) -> None:
+        await receive()
+        with trio.move_on_after(1):
+            await receive()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen, receive)
+            nursery.start_soon(listen, receive)
+
+    async with hosted(act) as (site, app):
+        visitor = site.visit()
+        await visitor.send(get())
+        await trio.sleep(2)
+        assert len(app.scopes) == 1
+        await visitor.stream.aclose()
+        await wait_all_tasks_blocked()
+        assert heard == ["http.disconnect"] * 2
+        assert not site.server._state.connections
+        assert not app.errors
+    assert "handler failed" not in caplog.text
+
+
+async def test_who_has_ended_his_side_is_answered_nevertheless(autojump_clock: MockClock) -> None:
+    async def act(receive: Receive, send: Send) -> None:
+        for _ in range(2):
+            await receive()
+        await send(start())
+        await send(body(b"for whom?"))
+
+    async with hosted(act) as (site, _):
+        visitor = site.visit()
+        await visitor.send(get())
+        await visitor.stream.send_eof()
+        assert b"for whom?" in await visitor.until_eof()
+
+
 async def test_a_client_that_leaves_is_no_error_of_the_application(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -19,7 +19,7 @@ from .._errors import ConnectionClosed
 from .._http_response import Response
 from .._messages import CloseCode
 from .._request import Acceptance, Request, WebSocketRequest
-from .._server_connection import BeginPage, WritePage
+from .._server_connection import BeginPage, WaitGone, WritePage
 from .._websocket import WebSocket
 from ._types import Application, Event, Scope
 
@@ -222,13 +222,20 @@ class _PageEvents:
     _asked: bool = False
     _start: Event | None = None
     _begun: bool = False
-    _over: trio.Event = attrs.field(factory=trio.Event)
+    _ended: bool = False  # the answer
+    _gone: bool = False  # the client
+    _watched: bool = False  # whether it goes
+    _over: trio.Event = attrs.field(factory=trio.Event)  # whichever is first
 
-    async def answer(self, begin: BeginPage, write: WritePage) -> None:
+    async def answer(self, begin: BeginPage, write: WritePage, wait_gone: WaitGone) -> None:
         """Let the application answer.
 
-        Raises: what it raises; `RuntimeError` if it does not answer in full.
+        Raises: what it raises; `RuntimeError` if it does not answer in full;
+        `trio.BrokenResourceError` if the client has gone before.
         """
+
+        async def receive() -> Event:
+            return await self._receive(wait_gone)
 
         async def send(event: Event) -> None:
             try:
@@ -238,21 +245,41 @@ class _PageEvents:
                 raise BrokenPipeError("the client has gone") from exc
 
         try:
-            await self._app(self._scope, self._receive, send)
+            await self._app(self._scope, receive, send)
         except BrokenPipeError as exc:
             if isinstance(exc.__cause__, trio.BrokenResourceError):
                 raise exc.__cause__ from None  # no error of the application
             raise
-        if not self._begun or not self._over.is_set():
+        if not self._ended:
+            if self._gone:
+                raise trio.BrokenResourceError("the client has gone")
             raise RuntimeError("the ASGI application has returned in the middle of its answer")
 
-    async def _receive(self) -> Event:
+    async def _receive(self, wait_gone: WaitGone) -> Event:
         await trio.lowlevel.checkpoint()
         if not self._asked:
             self._asked = True
             return {"type": "http.request", "body": self._body, "more_body": False}
-        await self._over.wait()
+        if self._watched:
+            await self._over.wait()
+        else:
+            self._watched = True
+            try:
+                await self._wait_over(wait_gone)
+            finally:
+                self._watched = False
         return {"type": "http.disconnect"}
+
+    async def _wait_over(self, wait_gone: WaitGone) -> None:
+        async def watch() -> None:
+            await wait_gone()
+            self._gone = True
+            self._over.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await self._over.wait()
+            nursery.cancel_scope.cancel()
 
     async def _send(self, event: Event, begin: BeginPage, write: WritePage) -> None:
         await trio.lowlevel.checkpoint()
@@ -265,6 +292,7 @@ class _PageEvents:
                 await begin(*_head(self._start))
             await write(event.get("body", b""))
             if not event.get("more_body", False):
+                self._ended = True
                 self._over.set()
         else:
             raise RuntimeError(f"ASGI: {kind} does not fit here")
