@@ -528,6 +528,25 @@ async def test_a_polite_end_can_be_the_end_of_the_loop(autojump_clock: MockClock
         assert len(service.requests) == 1
 
 
+async def test_the_user_is_asked_once_about_each_end(autojump_clock: MockClock) -> None:
+    asked: list[Exception] = []
+
+    def decide(error: Exception) -> bool:
+        asked.append(error)
+        return True
+
+    async def hang_up(service: Service, request: WebSocketRequest) -> None:
+        async with request.accept():
+            pass
+
+    async with serving(hang_up), open_reconnecting(URL, retry_if=decide) as sessions:
+        async for ws in sessions:
+            await ws.wait_closed()
+            if len(asked) == 2:
+                break
+    assert [type(error) for error in asked] == [ConnectionEnded] * 2
+
+
 # When the next attempt comes...
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import enum
 import ssl
+from collections.abc import Callable
+from typing import TypeVar
+
+N = TypeVar("N", int, float)
 
 
 class ExitCode(enum.IntEnum):
@@ -16,7 +22,8 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     """The command line was wrong; the text says what would be right."""
     UNREACHABLE = 3
-    """There was no connection: no such host, refused, TLS, too slow, ..."""
+    """There was no connection: no such host, refused, TLS, too slow, ...; or none any more,
+    when the user left while another one was tried."""
     REJECTED = 4
     """The server answered, but not with a WebSocket."""
     INTERRUPTED = 130
@@ -25,6 +32,36 @@ class ExitCode(enum.IntEnum):
 
 class UsageError(Exception):
     """What the user asked for cannot be done; the text says what to do instead."""
+
+
+# Types for `argparse`, which shows what they raise.
+
+
+def seconds(text: str) -> float:
+    """Read a time, which may be 0 or ``inf``."""
+    return _number(text, float, lambda value: value >= 0, "a number of seconds, 0 or more")
+
+
+def interval(text: str) -> float:
+    """Read a time between two things."""
+    return _number(text, float, lambda value: value > 0, "a number of seconds above 0")
+
+
+def port(text: str) -> int:
+    """Read a port to listen on."""
+    return _number(text, int, lambda value: 0 <= value <= 65535, "a port: 0 to 65535")
+
+
+def count(text: str) -> int:
+    """Read how many there shall be."""
+    return _number(text, int, lambda value: value >= 1, "a number from 1 upwards")
+
+
+def _number(text: str, kind: type[N], fits: Callable[[N], bool], what: str) -> N:
+    with contextlib.suppress(ValueError):
+        if fits(value := kind(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
 
 
 def split_header(text: str) -> tuple[str, str]:
