@@ -775,6 +775,7 @@ async def test_all_else_goes_to_each_session(autojump_clock: MockClock) -> None:
         ({"proxy_ssl_context": 3}, TypeError, "proxy_ssl_context is"),
         ({"local_address": "localhost"}, ValueError, "local_address is an IP"),
         ({"retry": 3}, TypeError, "retry is a Backoff, not int"),
+        ({"options": {}}, TypeError, "options is an Options"),
         ({"retry_if": True}, TypeError, "retry_if is a function of an error, not bool"),
         (
             {"url": lambda: URL, "headers": lambda: (), "subprotocols": ["a", "a"]},

@@ -202,7 +202,7 @@ class WebSocketRequest(Request):
         """Whether it has been accepted or rejected."""
         return self._answered
 
-    def accept(self, subprotocol: str | None = None, *, headers: Headers = ()) -> Acceptance:
+    def accept(self, subprotocol: str | None = None, headers: Headers = ()) -> Acceptance:
         """Accept the request: ``async with request.accept() as ws``.
 
         The block is the connection's life: its tasks run in it, and leaving it says
@@ -299,14 +299,12 @@ class Acceptance:
         self._headers = headers
 
     @trio.lowlevel.enable_ki_protection
-    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
         self._session = await self._request._open(self._subprotocol, self._headers)
         ws = await self._session.__aenter__()
         self._request._on_accept(ws)
         return ws
 
-    @trio.lowlevel.enable_ki_protection
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
