@@ -340,9 +340,46 @@ async def test_tls_needs_an_authority_that_is_trusted(
     assert capsys.readouterr().out == "hello\n"
 
 
+async def test_a_client_shows_what_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("inside.test").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    ann = authority.issue_cert("ann@example.org")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ann.cert_chain_pems[0].write_to_path(str(tmp_path / "ann.pem"))
+    ann.private_key_pem.write_to_path(str(tmp_path / "ann.key"))
+
+    async def hello(request: WebSocketRequest) -> None:
+        assert request.tls is not None
+        (name,) = request.tls.getpeercert()["subjectAltName"]
+        async with request.accept() as ws:
+            await ws.send(f"{name[1]} from {request.remote_address[0]} at {request.origin}")
+
+    reading, writing = os.pipe()
+    os.close(writing)
+    async with serving(hello, context) as server:
+        with open(reading) as source:  # noqa: ASYNC230, PTH123  # a pipe
+            monkeypatch.setattr(sys, "stdin", source)
+            certificate = ("--certfile", f"{tmp_path}/ann.pem", "--keyfile", f"{tmp_path}/ann.key")
+            origin = f"https://127.0.0.1:{server.port}"
+            more = ("--server-hostname", "inside.test", "--origin", origin)
+            whence = ("--local-address", "127.0.0.2", "--cafile", f"{tmp_path}/ca.pem")
+            url = f"wss://127.0.0.1:{server.port}/"
+            assert await run_connect(parse(url, *certificate, *more, *whence)) == 0
+    assert capsys.readouterr().out == f"ann@example.org from 127.0.0.2 at {origin}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["wss://localhost/", "--keyfile", "ann.key"], "--keyfile goes with --certfile"),
+        (["wss://localhost/", "--certfile", "ann.pem"], "no certificate in ann.pem"),
+        (["wss://localhost/", "--local-address", "here"], "local_address is an IP address"),
+        (["ws://localhost/", "--server-hostname", "x"], "wss://"),
         (["http://localhost/"], "use ws:// or wss:// instead of http://"),
         (["ws://localhost/", "--header", "nonsense"], "'nonsense' is not of the form NAME:VALUE"),
         (["ws://localhost/", "--header", "a b: c"], "'a b' is no header name"),

@@ -88,6 +88,15 @@ def add_connecting(parser: argparse.ArgumentParser) -> None:
         help="http://, https:// or socks5h://; 'none' for none (default: as the environment says)",
     )
     parser.add_argument("--cafile", help="certificates in PEM of who may sign the server's")
+    parser.add_argument("--certfile", help="certificate chain in PEM to show to the server")
+    parser.add_argument("--keyfile", help="its private key, if it is in a file of its own")
+    parser.add_argument(
+        "--server-hostname", metavar="NAME", help="what its certificate is for, if not the host"
+    )
+    parser.add_argument("--origin", help="the web page to come from, as https://example.org")
+    parser.add_argument(
+        "--local-address", metavar="IP", help="the address of this machine to connect from"
+    )
 
 
 def open_as_told(options: argparse.Namespace) -> Opening:
@@ -111,8 +120,11 @@ def _as_told(open_: Callable[..., T], options: argparse.Namespace) -> T:
             options.url,
             subprotocols=getattr(options, "subprotocol", ()),
             headers=[split_header(each) for each in options.header],
-            ssl_context=client_context(options.cafile),
+            origin=options.origin,
+            ssl_context=client_context(options.cafile, options.certfile, options.keyfile),
+            server_hostname=options.server_hostname,
             proxy=None if options.proxy == "none" else options.proxy,
+            local_address=options.local_address,
         )
     except (ValueError, TypeError) as exc:
         raise UsageError(str(exc)) from exc

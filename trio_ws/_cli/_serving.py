@@ -26,7 +26,15 @@ from .._server_connection import Handler
 from .._workers import Duty, Supervisor, WorkerFailed, open_posts
 from ._loading import load_handler
 from ._reloading import run_reloading
-from ._usage import ExitCode, UsageError, count, port, seconds
+from ._usage import (
+    ExitCode,
+    UsageError,
+    check_keyfile,
+    count,
+    load_certificate,
+    port,
+    seconds,
+)
 
 STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -241,13 +249,9 @@ def server_context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext 
     Raises:
       UsageError: there is none in the file.
     """
+    check_keyfile(certfile, keyfile)
     if certfile is None:
-        if keyfile is not None:
-            raise UsageError("--keyfile goes with --certfile")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certfile, keyfile)
-    except (OSError, ssl.SSLError) as exc:
-        raise UsageError(f"no certificate in {certfile}: {exc}") from exc
+    load_certificate(context, certfile, keyfile)
     return context

@@ -76,15 +76,45 @@ def split_header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def client_context(cafile: str | None) -> ssl.SSLContext | None:
-    """Return a context that trusts the authorities in a file, if one is given.
+def client_context(
+    cafile: str | None, certfile: str | None, keyfile: str | None
+) -> ssl.SSLContext | None:
+    """Return a context that trusts the authorities in a file, with a certificate to show.
+
+    `None` if neither is given.
 
     Raises:
-      UsageError: there are none in it.
+      UsageError: there are none in the files.
     """
-    if cafile is None:
+    check_keyfile(certfile, keyfile)
+    if cafile is None and certfile is None:
         return None
     try:
-        return ssl.create_default_context(cafile=cafile)
+        context = ssl.create_default_context(cafile=cafile)
     except (OSError, ssl.SSLError) as exc:
         raise UsageError(f"no certificates in {cafile}: {exc}") from exc
+    if certfile is not None:
+        load_certificate(context, certfile, keyfile)
+    return context
+
+
+def check_keyfile(certfile: str | None, keyfile: str | None) -> None:
+    """Refuse a key without a certificate.
+
+    Raises:
+      UsageError: it is one.
+    """
+    if certfile is None and keyfile is not None:
+        raise UsageError("--keyfile goes with --certfile")
+
+
+def load_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
+    """Let a context show a certificate.
+
+    Raises:
+      UsageError: there is none in the file, or the key is another one's.
+    """
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except (OSError, ssl.SSLError) as exc:
+        raise UsageError(f"no certificate in {certfile}: {exc}") from exc
