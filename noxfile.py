@@ -121,6 +121,7 @@ _MACHINE_ROOM = {
     "_service",
     "_serving",
     "_streams",
+    "_talking",
     "_terminal",
     "_transport",
     "_workers",

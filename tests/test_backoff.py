@@ -226,7 +226,7 @@ def test_a_range_goes_from_the_least_to_the_most(value: tuple[float, float]) -> 
         Backoff(restart=value)
 
 
-@pytest.mark.parametrize("value", [5, (1, 2, 3), [1, 2]])
+@pytest.mark.parametrize("value", [5, (1, 2, 3), [1, 2], ("1", "2")])
 def test_a_range_is_a_pair(value: object) -> None:
     with pytest.raises(TypeError, match="restart is two numbers"):
         Backoff(restart=value)

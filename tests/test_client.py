@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from trio.testing import memory_stream_pair
 
 from trio_ws import (
     ConnectionEnded,
@@ -130,7 +131,7 @@ async def echo(request: WebSocketRequest) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "function", [open_websocket, partial(open_websocket_over_stream, object())]
+    "function", [open_websocket, partial(open_websocket_over_stream, memory_stream_pair()[0])]
 )
 def test_a_url_of_no_use_is_refused_at_the_call(
     function: Callable[[str], object], url: str, complaint: str
@@ -150,7 +151,7 @@ def test_a_url_of_no_use_is_refused_at_the_call(
     ],
 )
 @pytest.mark.parametrize(
-    "function", [open_websocket, partial(open_websocket_over_stream, object())]
+    "function", [open_websocket, partial(open_websocket_over_stream, memory_stream_pair()[0])]
 )
 def test_an_argument_of_no_use_is_refused_at_the_call(
     function: Callable[..., object],
@@ -160,6 +161,20 @@ def test_an_argument_of_no_use_is_refused_at_the_call(
 ) -> None:
     with pytest.raises(error, match=complaint):
         function(URL, **arguments)
+
+
+@pytest.mark.parametrize("options", [{"close_grace": 1}, None])
+@pytest.mark.parametrize(
+    "function", [open_websocket, partial(open_websocket_over_stream, memory_stream_pair()[0])]
+)
+def test_options_are_options(function: Callable[..., object], options: object) -> None:
+    with pytest.raises(TypeError, match=r"options is an Options\(\.\.\.\), not "):
+        function(URL, options=options)
+
+
+def test_a_stream_is_a_stream() -> None:
+    with pytest.raises(TypeError, match=r"stream is a trio\.abc\.Stream, not str"):
+        open_websocket_over_stream(URL, URL)  # type: ignore[arg-type]  # that is the point
 
 
 def test_a_url_is_a_str() -> None:

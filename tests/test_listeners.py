@@ -83,6 +83,13 @@ async def test_a_privileged_port_is_said_to_be_one(monkeypatch: pytest.MonkeyPat
     assert caught.value.__notes__ == ["port 80 is privileged: take one from 1024 upwards"]
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 70000])
+async def test_a_port_that_does_not_exist_is_refused(port: int) -> None:
+    """The system would take it modulo 65536, and 70000 for 4464."""
+    with pytest.raises(ValueError, match=f"a port is a number from 0 to 65535, not {port}"):
+        await open_tcp_listeners(port, host="127.0.0.1", backlog=None)
+
+
 async def test_without_a_host_every_interface_is_listened_on() -> None:
     listeners = await open_tcp_listeners(0, host=None, backlog=None)
     hosts = {listener.socket.getsockname()[0] for listener in listeners}

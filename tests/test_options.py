@@ -10,7 +10,15 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_ws._options import ANY_ORIGIN, KIB, MIB, SAME_ORIGIN, Deflate, Options
+from trio_ws._options import (
+    ANY_ORIGIN,
+    KIB,
+    MIB,
+    SAME_ORIGIN,
+    Deflate,
+    Options,
+    check_options,
+)
 
 NO_LIMITS = {
     "compression",
@@ -90,7 +98,7 @@ def test_compression_is_deflate_or_none(value: object) -> None:
 @pytest.mark.parametrize("value", ["ignore", None])
 def test_handler_errors_are_logged_or_raised(value: Any) -> None:
     assert Options(on_handler_error="raise").on_handler_error == "raise"
-    with pytest.raises(ValueError, match="on_handler_error"):
+    with pytest.raises(ValueError, match=f"^on_handler_error is 'log' or 'raise', not {value!r}$"):
         Options(on_handler_error=value)
 
 
@@ -117,6 +125,13 @@ def test_a_single_origin_is_no_list(value: object) -> None:
 def test_an_origin_is_scheme_and_host(origin: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{origin!r} is no origin: write scheme")):
         Options(allowed_origins=[origin])
+
+
+@pytest.mark.parametrize("field", ["allowed_origins", "trusted_proxies"])
+@pytest.mark.parametrize("value", [None, 5])
+def test_what_is_no_list_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(TypeError, match=rf"{field} is .*list.*, not {value}"):
+        Options(**{field: value})
 
 
 def test_an_origin_is_a_str_or_a_pattern() -> None:
@@ -147,6 +162,14 @@ def test_each_number_of_deflate_has_its_range(name: str, low: int, high: float) 
     for value in (None, 9.0, True, "9"):
         with pytest.raises(TypeError, match=f"{name} is an int, not {type(value).__name__}"):
             Deflate(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["server_no_context_takeover", "client_no_context_takeover"])
+@pytest.mark.parametrize("value", ["no", None, 0])
+def test_contexts_are_taken_over_or_not(name: str, value: object) -> None:
+    assert getattr(Deflate(**{name: False}), name) is False
+    with pytest.raises(TypeError, match=f"{name} is True or False, not {value!r}"):
+        Deflate(**{name: value})
 
 
 def test_deflate_keeps_nothing_between_messages_by_default() -> None:
@@ -182,5 +205,14 @@ def test_proxies_are_a_list_of_texts(value: object) -> None:
 
 @pytest.mark.parametrize("value", ["X-Real-IP", "forwarded", None])
 def test_there_are_two_headers_that_a_proxy_may_write(value: object) -> None:
-    with pytest.raises(ValueError, match="forwarded_header"):
+    with pytest.raises(ValueError, match=r"^forwarded_header is 'X-Forwarded-For' or 'Forwarded'"):
         Options(forwarded_header=value)
+
+
+# Whoever takes options...
+
+
+def test_options_are_checked_before_they_are_asked() -> None:
+    check_options(Options())
+    with pytest.raises(TypeError, match=r"options is an Options\(\.\.\.\), not NoneType"):
+        check_options(None)

@@ -528,6 +528,25 @@ async def test_a_polite_end_can_be_the_end_of_the_loop(autojump_clock: MockClock
         assert len(service.requests) == 1
 
 
+async def test_the_user_is_asked_once_about_each_end(autojump_clock: MockClock) -> None:
+    asked: list[Exception] = []
+
+    def decide(error: Exception) -> bool:
+        asked.append(error)
+        return True
+
+    async def hang_up(service: Service, request: WebSocketRequest) -> None:
+        async with request.accept():
+            pass
+
+    async with serving(hang_up), open_reconnecting(URL, retry_if=decide) as sessions:
+        async for ws in sessions:
+            await ws.wait_closed()
+            if len(asked) == 2:
+                break
+    assert [type(error) for error in asked] == [ConnectionEnded] * 2
+
+
 # When the next attempt comes...
 
 
@@ -756,6 +775,7 @@ async def test_all_else_goes_to_each_session(autojump_clock: MockClock) -> None:
         ({"proxy_ssl_context": 3}, TypeError, "proxy_ssl_context is"),
         ({"local_address": "localhost"}, ValueError, "local_address is an IP"),
         ({"retry": 3}, TypeError, "retry is a Backoff, not int"),
+        ({"options": {}}, TypeError, "options is an Options"),
         ({"retry_if": True}, TypeError, "retry_if is a function of an error, not bool"),
         (
             {"url": lambda: URL, "headers": lambda: (), "subprotocols": ["a", "a"]},

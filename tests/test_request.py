@@ -275,7 +275,7 @@ async def test_a_request_over_tls_shows_the_tls_layer_and_the_clients_certificat
 async def test_extra_headers_go_into_the_answer(autojump_clock: MockClock) -> None:
     async def handler(request: WebSocketRequest) -> None:
         headers = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Latin", "ä")]
-        async with request.accept(headers=headers):
+        async with request.accept(None, headers):
             pass
 
     async with open_server(handler) as connect:

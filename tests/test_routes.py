@@ -257,6 +257,14 @@ def test_a_handler_that_does_not_take_the_parameters_is_refused_at_once() -> Non
             register("/")("no function")  # type: ignore[type-var]  # that is the point
 
 
+def test_routes_include_routes() -> None:
+    with pytest.raises(TypeError, match="what is included is a Routes, not function"):
+        Routes().include("/x", print_nothing)  # type: ignore[arg-type]
+
+
+def print_nothing() -> None: ...
+
+
 def test_a_decorated_handler_stays_what_it_was() -> None:
     routes = Routes()
 
@@ -344,16 +352,21 @@ async def test_a_page_that_is_no_response_is_500_and_the_server_goes_on(
     async def broken(request: Request) -> Response:
         raise KeyError("a secret")
 
+    @routes.get("/plain")
+    def plain(request: Request) -> Response:  # type: ignore[type-var]  # likewise
+        return Response("not async")
+
     with caplog.at_level(logging.ERROR, "trio_ws"):
         async with browse(routes, on_handler_error="log") as browser:
-            for path in ("/text", "/nothing", "/broken"):
+            for path in ("/text", "/nothing", "/broken", "/plain"):
                 status, _, body = await browser.ask(path)
                 assert (status, body) == (500, b"internal error\n")
                 assert await browser.get("/good") == "good"
     errors = [repr(record.exc_info and record.exc_info[1]) for record in caplog.records]
-    assert len(errors) == 3
+    assert len(errors) == 4
     assert "returned str: a page is a Response" in errors[0]
     assert "returned NoneType: a page is a Response" in errors[1]
+    assert "is not async: write `async def`" in errors[3]
     assert errors[2] == "KeyError('a secret')"
 
 

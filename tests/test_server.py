@@ -172,6 +172,19 @@ async def test_what_is_no_handler_is_refused(run: Any) -> None:
         await run("handler")
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        partial(serve_websocket, port=0),
+        partial(serve_websocket_unix, path="chat.sock"),
+        partial(serve_websocket_listeners, listeners=[]),
+    ],
+)
+async def test_what_is_no_options_is_refused(run: Any) -> None:
+    with pytest.raises(TypeError, match=r"options is an Options\(\.\.\.\), not dict"):
+        await run(print, options={"close_grace": 1})
+
+
 async def test_to_serve_no_listener_is_refused() -> None:
     with pytest.raises(ValueError, match="no listener to serve"):
         await serve_websocket_listeners(echo, [])

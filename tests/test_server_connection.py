@@ -100,6 +100,18 @@ async def test_a_handler_that_does_not_answer_has_refused(autojump_clock: MockCl
         assert site.server.statistics().rejected == {403: 2}
 
 
+async def test_a_handler_that_is_not_async_is_told_so(
+    autojump_clock: MockClock, log: pytest.LogCaptureFixture
+) -> None:
+    def handler(request: WebSocketRequest) -> None: ...
+
+    async with serve(handler) as site:  # type: ignore[arg-type]  # that is the point
+        answer = await site.visit().ask(upgrade())
+        assert answer.status == 500
+    assert "handler at 0x" in log.text
+    assert "is not async: write `async def`" in log.text
+
+
 async def test_a_handler_that_fails_before_it_has_answered_has_the_client_told_500(
     autojump_clock: MockClock, log: pytest.LogCaptureFixture
 ) -> None:

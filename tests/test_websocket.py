@@ -335,7 +335,7 @@ async def test_a_message_can_be_sent_in_fragments(
 ) -> None:
     us, peer = connect_peer()
     async with us as ws, trio.open_nursery() as nursery:
-        async with ws.open_message(text=True) as part:
+        async with ws.open_message() as part:
             await part.send("one ")
             nursery.start_soon(ws.send, "the next message")
             await wait_all_tasks_blocked()

@@ -72,7 +72,11 @@ def _is_broken(error: BaseException | None) -> bool:
 
 
 def _check_range(_: object, field: attrs.Attribute[Any], value: tuple[float, float]) -> None:
-    if not (isinstance(value, tuple) and len(value) == 2):
+    if not (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(each, (int, float)) for each in value)
+    ):
         raise TypeError(f"{field.name} is two numbers, the least and the most, not {value!r}")
     if not 0 <= value[0] <= value[1] < math.inf:
         raise ValueError(f"{field.name} is two numbers, the least and the most, not {value!r}")

@@ -17,7 +17,7 @@ from ._errors import ConnectionRejected, HandshakeError, HandshakeTimeout, Proxy
 from ._exchange import Progress, ask
 from ._http_client import Accepted, ClientHandshake, check_request_headers, check_subprotocols
 from ._http_headers import Headers
-from ._options import Options
+from ._options import Options, check_options
 from ._redirect import CREDENTIALS, follow, location_of, same_server
 from ._session import Session
 from ._tcp import Dial
@@ -113,6 +113,7 @@ def open_websocket_through(
     options: Options = Options(),
 ) -> Opening:
     """`open_websocket` over what ``dial`` connects with: TCP, or a network in memory."""
+    check_options(options)
     target = parse_url(url)
     route = make_route(
         dial,
@@ -140,6 +141,9 @@ def open_websocket_over_stream(
     The stream is used as it is, and closed in the end; ``url`` tells the host and the
     target to ask for. Otherwise as `open_websocket`.
     """
+    check_options(options)
+    if not isinstance(stream, trio.abc.Stream):
+        raise TypeError(f"stream is a trio.abc.Stream, not {type(stream).__name__}")
     return Opening(_request(parse_url(url), subprotocols, headers, origin, options), stream)
 
 

@@ -80,6 +80,8 @@ async def open_tcp_listeners(
     port: int, *, host: str | bytes | None, backlog: int | None
 ) -> list[trio.SocketListener]:
     """As `trio.open_tcp_listeners`, and an error that says which port it was."""
+    if isinstance(port, int) and not 0 <= port <= 65535:  # getaddrinfo takes it modulo 65536
+        raise ValueError(f"a port is a number from 0 to 65535, not {port}")
     try:
         return list(await trio.open_tcp_listeners(port, host=host, backlog=backlog))
     except OSError as exc:

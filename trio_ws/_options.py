@@ -52,6 +52,11 @@ def _in_range(low: int, high: float) -> Callable[[object, attrs.Attribute[Any], 
     return check
 
 
+def _boolean(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{field.name} is True or False, not {value!r}")
+
+
 @attrs.frozen(kw_only=True)
 class Deflate:
     """How to compress messages: permessage-deflate (RFC 7692).
@@ -74,9 +79,9 @@ class Deflate:
     threshold: int = attrs.field(default=1024, validator=_in_range(0, math.inf))
     """Messages with fewer bytes are sent as they are: they fit into one packet either
     way, and compressing 256 bytes takes 9 µs, as long as sending them."""
-    server_no_context_takeover: bool = attrs.field(default=True)
+    server_no_context_takeover: bool = attrs.field(default=True, validator=_boolean)
     """Whether the server starts afresh for each message (RFC 7692, section 7.1.1.1)."""
-    client_no_context_takeover: bool = attrs.field(default=True)
+    client_no_context_takeover: bool = attrs.field(default=True, validator=_boolean)
     """Whether the client starts afresh for each message (RFC 7692, section 7.1.1.2)."""
     server_max_window_bits: int = attrs.field(default=12, validator=_in_range(9, 15))
     """The server's window, 9 to 15: ``2 ** (bits + 2)`` bytes to compress, ``2 ** bits`` to
@@ -86,6 +91,14 @@ class Deflate:
     client_max_window_bits: int = attrs.field(default=12, validator=_in_range(9, 15))
     """The client's window, 9 to 15 (RFC 7692, section 7.1.2.2). Kept by our own client,
     asked of others, who may not be able to."""
+
+
+def _one_of(*choices: str) -> Callable[[object, attrs.Attribute[Any], str], None]:
+    def check(_: object, field: attrs.Attribute[Any], value: str) -> None:
+        if value not in choices:
+            raise ValueError(f"{field.name} is {' or '.join(map(repr, choices))}, not {value!r}")
+
+    return check
 
 
 def _deflate_or_none(_: object, __: object, value: object) -> None:
@@ -98,6 +111,8 @@ def _as_origins(value: OriginPolicy | Iterable[str | re.Pattern[str]]) -> Allowe
         return value
     if isinstance(value, (str, re.Pattern)):
         raise TypeError("allowed_origins is SAME_ORIGIN, ANY_ORIGIN or a list: put it in [ ]")
+    if not isinstance(value, Iterable):
+        raise TypeError(f"allowed_origins is SAME_ORIGIN, ANY_ORIGIN or a list, not {value!r}")
     origins = tuple(value)
     for origin in origins:
         if isinstance(origin, re.Pattern):
@@ -120,6 +135,8 @@ TrustedProxies: TypeAlias = "tuple[IPv4Network | IPv6Network | Literal['unix'], 
 def _as_networks(value: Iterable[str | IPv4Network | IPv6Network]) -> TrustedProxies:
     if isinstance(value, (str, IPv4Network, IPv6Network)):
         raise TypeError("trusted_proxies is a list of networks: put it in [ ]")
+    if not isinstance(value, Iterable):
+        raise TypeError(f"trusted_proxies is a list of networks, not {value!r}")
     networks: TrustedProxies = tuple([_as_network(each) for each in value])
     return networks
 
@@ -217,13 +234,13 @@ class Options:
     ``max_connections_per_address`` counts."""
     forwarded_header: Literal["X-Forwarded-For", "Forwarded"] = attrs.field(
         default="X-Forwarded-For",
-        validator=attrs.validators.in_(("X-Forwarded-For", "Forwarded")),
+        validator=_one_of("X-Forwarded-For", "Forwarded"),
     )
     """Server: what the trusted proxies write: ``X-Forwarded-For`` with ``-Proto`` and ``-Host``,
     or ``Forwarded`` (RFC 7239). The other one is not looked at, since a proxy passes on
     what it does not know; what it does know it has to overwrite or append to."""
     on_handler_error: Literal["log", "raise"] = attrs.field(
-        default="log", validator=attrs.validators.in_(("log", "raise"))
+        default="log", validator=_one_of("log", "raise")
     )
     """Server: whether an `Exception` of a handler is logged, or leaves the server."""
 
@@ -235,3 +252,13 @@ class Options:
           ValueError: a value is out of its range.
         """
         return attrs.evolve(self, **changes)  # type: ignore[arg-type]  # checked by the fields
+
+
+def check_options(options: object) -> None:
+    """Refuse what is no `Options`, before it is asked for a limit somewhere inside.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    if not isinstance(options, Options):
+        raise TypeError(f"options is an Options(...), not {type(options).__name__}")

@@ -268,17 +268,18 @@ class Sessions:
         error = session.ended_by
         if error is None:  # this side did: it wants another one
             self._due = now + self._retry.delay(self._failures)
-        elif isinstance(error, ConnectionEnded) and not self._retry_if(error):
-            raise StopAsyncIteration
         else:
-            self._fail(error, lasted=lasted)
+            last = StopAsyncIteration() if isinstance(error, ConnectionEnded) else error
+            self._fail(error, lasted=lasted, last=last)
 
-    def _fail(self, error: Exception, *, lasted: bool = False) -> None:
-        """Note a failure, and when to try again; raise it if that is not to be."""
+    def _fail(
+        self, error: Exception, *, lasted: bool = False, last: Exception | None = None
+    ) -> None:
+        """Note a failure, and when to try again; if that is not to be, raise it, or ``last``."""
         self._last_error = error
         self._failures += not lasted
         if not self._retry_if(error):
-            raise error
+            raise last or error
         now = trio.current_time()
         delay = self._retry.delay(self._failures, error)
         outage = now + delay - self._well_until

@@ -203,7 +203,7 @@ class WebSocketRequest(Request):
         """Whether it has been accepted or rejected."""
         return self._answered
 
-    def accept(self, subprotocol: str | None = None, *, headers: Headers = ()) -> Acceptance:
+    def accept(self, subprotocol: str | None = None, headers: Headers = ()) -> Acceptance:
         """Accept the request: ``async with request.accept() as ws``.
 
         The block is the connection's life: its tasks run in it, and leaving it says

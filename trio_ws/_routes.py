@@ -19,6 +19,7 @@ import trio
 from ._files import NOT_FOUND
 from ._http_response import Response, upgrade_required
 from ._request import Request, WebSocketRequest
+from ._server_connection import check_awaitable
 from ._static import StaticFiles, with_slash
 
 WebSocketHandler: TypeAlias = Callable[..., Awaitable[object]]
@@ -150,8 +151,11 @@ class Routes:
         Raises:
           ValueError: the prefix does not begin with ``/``, has parameters, or ``other``
               would include itself.
+          TypeError: ``other`` is no `Routes`.
         """
         base = _check_prefix(prefix)
+        if not isinstance(other, Routes):
+            raise TypeError(f"what is included is a Routes, not {type(other).__name__}")
         if other is self or self in other._descendants():
             raise ValueError("these Routes would include themselves")
         inclusion = _Inclusion(base, other)
@@ -168,7 +172,8 @@ class Routes:
         if refusal is not None:
             await reject(request, refusal)
             return
-        await found.handler(request, **found.parameters)
+        handler = found.handler
+        await check_awaitable(handler, handler(request, **found.parameters))
 
     async def respond(self, request: Request) -> Response:
         """Answer a request for a page: 404, 405, or 426 where only a WebSocket is."""
@@ -183,7 +188,8 @@ class Routes:
         refusal = await found.refusal(request) if found.guards else None
         if refusal is not None:
             return refusal
-        response = await found.handler(request, **found.parameters)
+        handler = found.handler
+        response = await check_awaitable(handler, handler(request, **found.parameters))
         if not isinstance(response, Response):
             raise TypeError(
                 f"{found.handler!r} returned {type(response).__name__}: a page is a Response"

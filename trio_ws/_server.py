@@ -37,7 +37,7 @@ from ._listeners import (
     wrap_with_tls,
 )
 from ._messages import CloseCode, check_close
-from ._options import Options
+from ._options import Options, check_options
 from ._pump import open_pump
 from ._server_connection import Handler, ServerConnection, ServerState
 from ._server_statistics import ServerStatistics
@@ -234,6 +234,7 @@ async def serve_websocket(
     Concurrency: any number of servers.
     """
     check_handler(handler)
+    check_options(options)
     if ssl_context is not None:
         check_server_context(ssl_context)
     listeners: Sequence[trio.abc.Listener[Any]]
@@ -269,6 +270,7 @@ async def serve_websocket_unix(
     Otherwise as `serve_websocket`.
     """
     check_handler(handler)
+    check_options(options)
     listener, file = await open_unix_listener(path, mode)
     try:
         await serve_websocket_listeners(
@@ -300,6 +302,7 @@ async def serve_websocket_listeners(
     Otherwise as `serve_websocket`.
     """
     check_handler(handler)
+    check_options(options)
     await Server(handler, listeners, options)._serve(handler_nursery, task_status)
 
 

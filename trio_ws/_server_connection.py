@@ -6,7 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import attrs
 import trio
@@ -37,6 +37,8 @@ from ._upgrade import check_upgrade, origin_allowed
 from ._websocket import WebSocket
 
 logger: Final = logging.getLogger("trio_ws")
+
+T = TypeVar("T")
 
 Handler: TypeAlias = Callable[[WebSocketRequest], Awaitable[object]]
 """What a server calls, in a task of its own, for each request to open a WebSocket."""
@@ -365,7 +367,7 @@ class ServerConnection:
         self.busy = True
         refusal = None
         try:
-            await self._state.handler(request)
+            await check_awaitable(self._state.handler, self._state.handler(request))
         except Exception as exc:  # noqa: BLE001  # the application's, told as one wishes
             if (error := _without_goodbyes(exc)) is None:
                 refusal = BadRequest(500, "internal error")
@@ -528,3 +530,14 @@ def _without_goodbyes(error: Exception) -> Exception | None:
     if isinstance(error, ExceptionGroup):
         return error.split(ConnectionClosed)[1]
     return None if isinstance(error, ConnectionClosed) else error
+
+
+def check_awaitable(function: object, answer: T) -> T:
+    """Return what an async function has returned; a function that is not async is told so.
+
+    Raises:
+      TypeError: it cannot be awaited.
+    """
+    if not isinstance(answer, Awaitable):
+        raise TypeError(f"{function!r} is not async: write `async def`")
+    return answer

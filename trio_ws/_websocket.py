@@ -101,7 +101,10 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
 
     @property
     def request(self) -> RequestHead | None:
-        """Server: the request that was accepted. Client: `None`."""
+        """Server: what was asked for: path, query, headers, cookies, ... Client: `None`.
+
+        Whose request it was, `remote_address` tells.
+        """
         return self._request
 
     @property
@@ -223,7 +226,7 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
         if self._pace.is_due():
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    def open_message(self, *, text: bool, compress: bool | None = None) -> MessageSender:
+    def open_message(self, *, text: bool = True, compress: bool | None = None) -> MessageSender:
         """Send one message in fragments: ``async with ws.open_message(text=True) as part``.
 
         Each ``await part.send(chunk)`` sends some of it (`str` with ``text``, else

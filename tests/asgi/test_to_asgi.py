@@ -680,6 +680,8 @@ def test_a_server_that_does_not_run_on_trio_is_told_so() -> None:
 def test_a_handler_has_to_be_one() -> None:
     with pytest.raises(TypeError, match="a handler is an async function"):
         to_asgi("handler")  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(TypeError, match="options is an Options"):
+        to_asgi(echo, options={})  # type: ignore[arg-type]  # likewise
 
 
 async def test_a_handlers_error_reaches_the_server_if_one_wishes(

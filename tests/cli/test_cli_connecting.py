@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
+import signal
 import ssl
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trustme
-from _command import run_to_end
+from _command import run_command, run_to_end
 
-from trio_ws import Server, WebSocketRequest, serve_websocket
-from trio_ws._cli import main, make_parser
+from trio_ws import Backoff, Server, WebSocketRequest, open_reconnecting, serve_websocket
+from trio_ws._cli import _connecting, main, make_parser
 from trio_ws._cli._connecting import LineReader, TerminalSurface, run_connect
+from trio_ws._cli._usage import UsageError
 from trio_ws._messages import CloseInfo
 
 Handler = Callable[[WebSocketRequest], Awaitable[None]]
@@ -183,6 +187,111 @@ async def test_json_may_close_with_a_code(piped: Piped) -> None:
     assert closed == {"type": "close", "code": 4000, "reason": "enough", "clean": True}
 
 
+@pytest.mark.parametrize(
+    "line", [rb'{"type": "text", "data": "\ud800"}', b'{"type": "text", "data": 5}', b"[]"]
+)
+async def test_json_that_cannot_be_sent_is_told_and_left_out(piped: Piped, line: bytes) -> None:
+    async with serving(echo) as server:
+        good = b'{"type": "text", "data": "good"}\n'
+        assert await piped(server, line + b"\n" + good, "--json") == 0
+    out, err = piped.said()
+    assert json.loads(out.splitlines()[1]) == {"type": "text", "data": "good"}
+    assert err.count("trio-ws: ") == 1
+
+
+# Again and again...
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    soon = functools.partial(open_reconnecting, retry=Backoff(initial=0.02, maximum=0.02))
+    monkeypatch.setattr(_connecting, "open_reconnecting", soon)
+
+
+class Unsteady:
+    """A server that deals with each request in another way; the last way is kept."""
+
+    def __init__(self, *ways: int | str) -> None:
+        self._ways = list(ways)
+
+    async def __call__(self, request: WebSocketRequest) -> None:
+        way = self._ways.pop(0) if len(self._ways) > 1 else self._ways[0]
+        if isinstance(way, int) and way < 1000:
+            await request.reject(way, body="no")
+            return
+        async with request.accept() as ws:
+            if isinstance(way, int):
+                await ws.send("hello")
+                await ws.aclose(way, "so it goes\x1b")
+                return
+            async for message in ws:
+                await ws.send(f"{way} {message}")
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_it_connects_again_until_stdin_has_been_dealt_with(piped: Piped) -> None:
+    async with serving(Unsteady(503, 502, "echo")) as server:
+        assert await piped(server, b"one\ntwo\n", "--reconnect") == 0
+    out, err = piped.said()
+    assert out == "echo one\necho two\n"
+    first, second = err.splitlines()
+    assert first.startswith("trio-ws: the server answered 503: 'no'; next attempt in 0.")
+    assert "answered 502" in second
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_json_tells_of_outages(piped: Piped) -> None:
+    async with serving(Unsteady(1011, "echo")) as server:
+        assert await piped(server, b"", "--reconnect", "--json") == 0
+    out, err = piped.said()
+    said = list(map(json.loads, out.splitlines()))
+    assert [each["type"] for each in said] == ["open", "text", "outage", "open", "close"]
+    assert said[2]["reason"] == r"closed by the peer (1011 'so it goes\x1b')"
+    assert 0 <= said[2]["seconds"] < 1
+    assert said[-1]["code"] == 1000
+    assert err == ""
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("ways", "code", "said"),
+    [
+        ((1011, 401), 4, "the server answered 401: 'no'"),
+        ((1001, 4000), 1, "closed by the peer (4000 'so it goes"),
+    ],
+)
+async def test_what_will_not_pass_ends_it(
+    piped: Piped, ways: tuple[int, ...], code: int, said: str
+) -> None:
+    async with serving(Unsteady(*ways)) as server:
+        assert await piped(server, b"", "--reconnect", leave_open=True) == code
+    err = piped.said()[1].splitlines()
+    assert len(err) == 2
+    assert said in err[1]
+    assert "next attempt" not in err[1]
+
+
+async def test_a_close_of_ours_is_the_last_one(piped: Piped) -> None:
+    """Said before there is a connection, it would end the wait for one: so first a ping."""
+    lines = b'{"type": "ping"}\n{"type": "close", "code": 4000}\n'
+    async with serving(echo) as server:
+        assert await piped(server, lines, "--reconnect", "--json", leave_open=True) == 1
+    assert json.loads(piped.said()[0].splitlines()[-1])["code"] == 4000
+
+
+async def test_closed_while_nobody_is_there_exits_with_3(piped: Piped) -> None:
+    async def reject(request: WebSocketRequest) -> None:
+        await request.reject(503)
+
+    async with serving(reject) as server:
+        assert await piped(server, b'{"type": "close"}\n', "--reconnect", "--json") == 3
+
+
+async def test_what_makes_no_sense_makes_none_the_second_time() -> None:
+    with pytest.raises(UsageError, match="ws://"):
+        await run_connect(parse("http://localhost/", "--reconnect"))
+
+
 # What it exits with...
 
 
@@ -231,9 +340,46 @@ async def test_tls_needs_an_authority_that_is_trusted(
     assert capsys.readouterr().out == "hello\n"
 
 
+async def test_a_client_shows_what_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("inside.test").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    ann = authority.issue_cert("ann@example.org")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ann.cert_chain_pems[0].write_to_path(str(tmp_path / "ann.pem"))
+    ann.private_key_pem.write_to_path(str(tmp_path / "ann.key"))
+
+    async def hello(request: WebSocketRequest) -> None:
+        assert request.tls is not None
+        (name,) = request.tls.getpeercert()["subjectAltName"]
+        async with request.accept() as ws:
+            await ws.send(f"{name[1]} from {request.remote_address[0]} at {request.origin}")
+
+    reading, writing = os.pipe()
+    os.close(writing)
+    async with serving(hello, context) as server:
+        with open(reading) as source:  # noqa: ASYNC230, PTH123  # a pipe
+            monkeypatch.setattr(sys, "stdin", source)
+            certificate = ("--certfile", f"{tmp_path}/ann.pem", "--keyfile", f"{tmp_path}/ann.key")
+            origin = f"https://127.0.0.1:{server.port}"
+            more = ("--server-hostname", "inside.test", "--origin", origin)
+            whence = ("--local-address", "127.0.0.2", "--cafile", f"{tmp_path}/ca.pem")
+            url = f"wss://127.0.0.1:{server.port}/"
+            assert await run_connect(parse(url, *certificate, *more, *whence)) == 0
+    assert capsys.readouterr().out == f"ann@example.org from 127.0.0.2 at {origin}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["wss://localhost/", "--keyfile", "ann.key"], "--keyfile goes with --certfile"),
+        (["wss://localhost/", "--certfile", "ann.pem"], "no certificate in ann.pem"),
+        (["wss://localhost/", "--local-address", "here"], "local_address is an IP address"),
+        (["ws://localhost/", "--server-hostname", "x"], "wss://"),
         (["http://localhost/"], "use ws:// or wss:// instead of http://"),
         (["ws://localhost/", "--header", "nonsense"], "'nonsense' is not of the form NAME:VALUE"),
         (["ws://localhost/", "--header", "a b: c"], "'a b' is no header name"),
@@ -248,12 +394,69 @@ def test_what_cannot_be_connected_to_is_told(
     assert said in capsys.readouterr().err
 
 
-def test_ctrl_c_exits_as_shells_count_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--ping", "0"),
+        ("--ping", "often"),
+        ("--linger", "-1"),
+        ("--linger", "nan"),
+    ],
+)
+def test_a_time_that_is_none_is_told(
+    capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["connect", "ws://localhost/", option, value])
+    assert caught.value.code == 2
+    assert f"argument {option}: '{value}' is not a number of seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "raised", [KeyboardInterrupt(), BaseExceptionGroup("of a nursery", [KeyboardInterrupt()])]
+)
+def test_ctrl_c_exits_as_shells_count_it(
+    monkeypatch: pytest.MonkeyPatch, raised: BaseException
+) -> None:
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise raised
 
     monkeypatch.setattr(trio, "run", interrupted)
     assert main(["connect", "ws://localhost/"]) == 130
+
+
+def test_what_goes_wrong_besides_ctrl_c_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise BaseExceptionGroup("of a nursery", [KeyboardInterrupt(), ValueError()])
+
+    monkeypatch.setattr(trio, "run", interrupted)
+    with pytest.RaisesGroup(KeyboardInterrupt, ValueError):
+        main(["connect", "ws://localhost/"])
+
+
+@pytest.mark.parametrize("more", [[], ["--reconnect"]])
+async def test_as_a_program_it_takes_ctrl_c_without_a_traceback(
+    tmp_path: Path, more: list[str]
+) -> None:
+    async def hello(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            await ws.send("hello")
+            await ws.wait_closed()
+
+    async with serving(hello) as server:
+        url = f"ws://127.0.0.1:{server.port}/"
+        async with run_command("connect", url, *more, cwd=tmp_path) as program:
+            await program.wait_for("hello")
+            program.process.send_signal(signal.SIGINT)
+            assert await program.read_all() == "hello\n"
+            assert await program.process.wait() == 130
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"trio-ws {version('trio-ws')}\n"
 
 
 def test_without_arguments_those_of_the_process_are_taken(
@@ -355,11 +558,13 @@ def test_what_comes_is_shown_by_its_kind() -> None:
     surface.show_help()
     surface.show_end(CloseInfo(1000, "", "remote", clean=True))
     surface.show_end(CloseInfo(4000, "\x1b", "remote", clean=True))
+    surface.show_outage(OSError("nobody\x1b"), 1.234)
     assert shown.shown[0] == ("received", '< {\n  "a": 1\n}')
     assert shown.shown[1] == ("about", "ping: 12.3 ms")
     assert shown.shown[2][1].startswith("a line ")
-    assert [style for style, _ in shown.shown[3:]] == ["about", "wrong"]
+    assert [style for style, _ in shown.shown[3:]] == ["about", "wrong", "wrong"]
     assert "\x1b" not in shown.shown[4][1]
+    assert shown.shown[5][1] == r"nobody\x1b; next attempt in 1.2 s"
 
 
 class FakeTerminal(io.StringIO):

@@ -291,6 +291,25 @@ def test_what_cannot_be_served_is_told(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port", "70000"], "'70000' is not a port: 0 to 65535"),
+        (["--port", "-1"], "'-1' is not a port: 0 to 65535"),
+        (["--port", "http"], "'http' is not a port: 0 to 65535"),
+        (["--workers", "0"], "'0' is not a number from 1 upwards"),
+        (["--drain", "-1"], "'-1' is not a number of seconds, 0 or more"),
+    ],
+)
+def test_a_number_that_is_none_is_told(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "an_app:handler", *arguments])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_there_is_one_place_to_listen(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse("echo", "--port", "1", "--unix", "x")

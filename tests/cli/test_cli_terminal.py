@@ -6,7 +6,7 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,12 @@ from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from trio_ws import Server, WebSocketRequest, serve_websocket
-from trio_ws._cli import make_parser
+from trio_ws import Backoff, Server, WebSocketRequest, open_reconnecting, serve_websocket
+from trio_ws._cli import _connecting, make_parser
 from trio_ws._cli._connecting import run_connect
 from trio_ws._cli._terminal import open_terminal
+
+Handler = Callable[[WebSocketRequest], Awaitable[None]]
 
 
 async def echo(request: WebSocketRequest) -> None:
@@ -36,9 +38,9 @@ async def echo(request: WebSocketRequest) -> None:
 
 
 @asynccontextmanager
-async def serving() -> AsyncGenerator[str, None]:
+async def serving(handler: Handler = echo, *, port: int = 0) -> AsyncGenerator[str, None]:
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_websocket, echo, 0, host="127.0.0.1")
+        serve = partial(serve_websocket, handler, port, host="127.0.0.1")
         server: Server = await nursery.start(serve)
         yield f"ws://127.0.0.1:{server.port}/"
         nursery.cancel_scope.cancel()
@@ -163,6 +165,59 @@ async def test_a_server_that_hangs_up_ends_the_line(monkeypatch: pytest.MonkeyPa
     assert "4000 'as you like'" in screen.text
 
 
+async def test_who_stays_connected_sees_why_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was typed meanwhile is sent when there is a connection again."""
+    soon = partial(open_reconnecting, retry=Backoff(initial=0.3, maximum=0.3))
+    monkeypatch.setattr(_connecting, "open_reconnecting", soon)
+    requests: list[WebSocketRequest] = []
+
+    async def lose_the_first(request: WebSocketRequest) -> None:
+        requests.append(request)
+        if len(requests) == 1:
+            async with request.accept() as ws:
+                assert await ws.receive() == "lose me"
+                await ws.aclose(1011)
+        elif len(requests) == 2:
+            await request.reject(503)
+        else:
+            await echo(request)
+
+    with keyboard_and_screen() as (keyboard, screen, output):
+        codes: list[int] = []
+        async with serving(lose_the_first) as url, trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def connect() -> None:
+                codes.append(await connect_at(monkeypatch, url, keyboard, output, "--reconnect"))
+
+            await until(screen, f"connected to {url}")
+            keyboard.send_text("lose me\r")
+            await until(screen, "closed by the peer (1011); next attempt in 0.")
+            keyboard.send_text("all well?\r")
+            await until(screen, "the server answered 503; next attempt in 0.")
+            await until(screen, "< all well?")
+            keyboard.send_text("\x04")
+    assert codes == [0]
+    assert screen.text.count("connected to") == 2
+
+
+async def test_who_does_not_want_to_wait_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    with keyboard_and_screen() as (keyboard, screen, output):
+        codes: list[int] = []
+        async with serving() as url:
+            pass  # nobody listens there any more
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def connect() -> None:
+                codes.append(await connect_at(monkeypatch, url, keyboard, output, "--reconnect"))
+
+            await until(screen, "refused; next attempt in ")
+            keyboard.send_text("is anybody there?\r")
+            keyboard.send_text("\x04")
+    assert codes == [3]
+
+
 # In a real terminal...
 
 
@@ -238,3 +293,19 @@ async def test_in_a_real_terminal_a_server_may_hang_up(tmp_path: Path) -> None:
             await tmux.type("enough", "Enter")
             screen = await tmux.until("exit 1")
             assert "4000 'as you like'" in screen
+
+
+async def test_in_a_real_terminal_it_connects_again(tmp_path: Path) -> None:
+    async with serving() as url:
+        port = int(url.rpartition(":")[2].strip("/"))
+    command = shlex.join([*PROGRAM, "connect", "--reconnect", url])
+    async with open_tmux(tmp_path / "tmux", command) as tmux:
+        await tmux.until("refused; next attempt in ")
+        async with serving(port=port):
+            await tmux.until("connected to ws://")
+        await tmux.until("closed by the peer (1001); next attempt in ")
+        await tmux.type("still there?", "Enter")
+        async with serving(port=port):
+            await tmux.until("< still there?")
+            await tmux.type("C-d")
+            await tmux.until("exit 0")

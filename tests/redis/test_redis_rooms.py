@@ -372,6 +372,10 @@ async def test_a_meta_that_others_cannot_be_told_is_refused_at_once(redis: Redis
         ({"timeout": float("nan")}, ValueError),
         ({"timeout": True}, TypeError),
         ({"max_waiting": -1}, ValueError),
+        ({"history": 5}, TypeError),
+        ({"codec": 5}, TypeError),
+        ({"on_join": 5}, TypeError),
+        ({"limits": 5}, TypeError),
         ({"max_waiting_bytes": "1"}, TypeError),
     ],
 )

@@ -181,13 +181,15 @@ async def test_wrong_use_is_refused_at_once() -> None:
             rooms.presence(None)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="name of a room"):
             await rooms.publish([b"x"], 1)  # type: ignore[list-item]
-        with pytest.raises(TypeError, match="not iterable"):
+        with pytest.raises(TypeError, match="several are a list of them, not 7"):
             await rooms.publish(7, 1)  # type: ignore[arg-type]
         async with rooms.join(a.ws, "x") as member:
             with pytest.raises(TypeError, match=r"exclude=\{\.\.\.\}"):
                 await rooms.publish("x", 1, exclude=member)  # type: ignore[arg-type]
             with pytest.raises(TypeError, match=r"only=\{\.\.\.\}"):
                 await rooms.publish("x", 1, only="bob")
+            with pytest.raises(TypeError, match=r"exclude is a collection of members, .*, not 7"):
+                await rooms.publish("x", 1, exclude=7)  # type: ignore[arg-type]
             with pytest.raises(TypeError, match="members, connections or ids"):
                 await rooms.publish("x", 1, only=[7])  # type: ignore[list-item]
             with pytest.raises(TypeError, match="name of a room"):
@@ -196,6 +198,21 @@ async def test_wrong_use_is_refused_at_once() -> None:
                 member.leave(7)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="brings its own history"):
         Rooms(broker=EmbeddedBroker(), history=History())
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("history", "history is a History or None, not 5"),
+        ("codec", "codec is a Codec or None, not 5"),
+        ("limits", "limits is a RoomLimits or None, not 5"),
+        ("on_join", "on_join is a function, not 5"),
+    ],
+)
+def test_what_rooms_cannot_be_made_with_is_refused_at_once(argument: str, said: str) -> None:
+    made: Any = {argument: 5}
+    with pytest.raises(TypeError, match=f"^{said}$"):
+        Rooms(**made)
 
 
 async def test_the_memory_of_histories_is_limited() -> None:

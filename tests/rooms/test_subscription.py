@@ -68,6 +68,12 @@ async def test_it_is_a_channel_that_can_be_iterated() -> None:
     assert rooms.statistics().rooms == {}
 
 
+async def test_without_its_block_it_does_not_wait_for_what_never_comes() -> None:
+    rooms = Rooms()
+    with trio.fail_after(5), pytest.raises(trio.ClosedResourceError, match="async with"):
+        await rooms.subscribe("x").receive()
+
+
 async def test_it_may_be_of_several_rooms_and_change_them() -> None:
     rooms = Rooms()
     async with rooms.subscribe("x", "y") as messages:

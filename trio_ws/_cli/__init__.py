@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import trio
 
@@ -27,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BaseExceptionGroup as group:  # Ctrl-C inside of nurseries
+        if group.split(KeyboardInterrupt)[1] is not None:
+            raise
+        return ExitCode.INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -36,8 +41,17 @@ def make_parser() -> argparse.ArgumentParser:
         description="WebSockets on trio.",
         epilog="trio-ws COMMAND --help tells more about each.",
     )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show it and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (_connecting, _benchmark):
         module.add_parser(commands)
     _serving.add_parsers(commands)
     return parser
+
+
+class _ShowVersion(argparse.Action):
+    """Unlike argparse's own, it looks for the version when somebody asks."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"trio-ws {version('trio-ws')}")
+        parser.exit()

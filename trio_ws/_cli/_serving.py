@@ -26,7 +26,15 @@ from .._server_connection import Handler
 from .._workers import Duty, Supervisor, WorkerFailed, open_posts
 from ._loading import load_handler
 from ._reloading import run_reloading
-from ._usage import ExitCode, UsageError
+from ._usage import (
+    ExitCode,
+    UsageError,
+    check_keyfile,
+    count,
+    load_certificate,
+    port,
+    seconds,
+)
 
 STOP: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,7 +55,7 @@ def add_parsers(commands: Any) -> None:
     several.add_argument("--reload", action="store_true", help="start anew when code changes")
     several.add_argument(
         "--workers",
-        type=int,
+        type=count,
         default=1,
         metavar="N",
         help="processes that share the port; SIGHUP exchanges them (default: %(default)s)",
@@ -61,7 +69,7 @@ def add_parsers(commands: Any) -> None:
 
 def _add_listening(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--port", type=int, default=8000, help="0 for any (default: %(default)s)")
+    where.add_argument("--port", type=port, default=8000, help="0 for any (default: %(default)s)")
     where.add_argument("--unix", metavar="PATH", help="a Unix socket instead of a port")
     where.add_argument("--fd", type=int, metavar="N", help="a socket that listens already")
     parser.add_argument("--host", default="127.0.0.1", help="interface (default: %(default)s)")
@@ -69,7 +77,7 @@ def _add_listening(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keyfile", help="its private key, if it is in a file of its own")
     parser.add_argument(
         "--drain",
-        type=float,
+        type=seconds,
         default=30,
         metavar="SECONDS",
         help="how long handlers may go on after SIGTERM (default: %(default)s)",
@@ -241,13 +249,9 @@ def server_context(certfile: str | None, keyfile: str | None) -> ssl.SSLContext 
     Raises:
       UsageError: there is none in the file.
     """
+    check_keyfile(certfile, keyfile)
     if certfile is None:
-        if keyfile is not None:
-            raise UsageError("--keyfile goes with --certfile")
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certfile, keyfile)
-    except (OSError, ssl.SSLError) as exc:
-        raise UsageError(f"no certificate in {certfile}: {exc}") from exc
+    load_certificate(context, certfile, keyfile)
     return context

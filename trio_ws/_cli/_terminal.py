@@ -65,6 +65,8 @@ class Terminal:
     def __init__(self, source: Input | None, sink: Output | None) -> None:
         self._send_lines, self.lines = trio.open_memory_channel[str](math.inf)
         self.started = trio.Event()
+        self.left = trio.Event()
+        """Set once no more lines will come."""
         self._queue: asyncio.Queue[Sequence[tuple[str, str]] | None]
         self._loop: asyncio.AbstractEventLoop
         self._printing: asyncio.Task[None]
@@ -92,6 +94,10 @@ class Terminal:
         """Take the line away, once all has been shown."""
         self._put(None)
 
+    def _end_lines(self) -> None:
+        self._send_lines.close()
+        self.left.set()
+
     def _put(self, what: Sequence[tuple[str, str]] | None) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, what)
 
@@ -106,7 +112,7 @@ class Terminal:
         self._queue = asyncio.Queue()
         await self._app.run_async(pre_run=self._on_start, handle_sigint=False)
         # Ctrl-D has ended the line; what is yet to be shown needs none.
-        trio.from_thread.run_sync(self._send_lines.close)
+        trio.from_thread.run_sync(self._end_lines)
         while (what := await self._queue.get()) is not None:
             self._app.print_text(FormattedText(what), style=STYLE)
 

@@ -49,9 +49,9 @@ def parse_typed(line: str) -> Command:
       ValueError: it is no command; the text says what is.
     """
     if not line.startswith("/"):
-        return line
+        return _check_text(line)
     if line.startswith("//"):
-        return line[1:]
+        return _check_text(line[1:])
     word, _, rest = line[1:].partition(" ")
     rest = rest.strip()
     if word == "binary":
@@ -75,7 +75,7 @@ def parse_json(line: str) -> Command:
     """
     match json.loads(line):
         case {"type": "text", "data": str(text)}:
-            return text
+            return _check_text(text)
         case {"type": "binary", "data": str(text)}:
             return _parse_hex(text)
         case {"type": "ping"}:
@@ -88,6 +88,11 @@ def parse_json(line: str) -> Command:
         'a line is {"type": "text", "data": "..."}, "binary" with data in hex, "ping", or'
         ' "close" with code and reason'
     )
+
+
+def _check_text(text: str) -> str:
+    text.encode()  # JSON can name half a character, and a terminal send half of one
+    return text
 
 
 def _make_close(code: Any, reason: Any) -> Close:
@@ -125,6 +130,11 @@ def message_as_json(message: str | bytes) -> str:
 def close_as_json(info: CloseInfo) -> str:
     """Return the end of a connection as a line of JSON."""
     return as_json("close", code=info.code, reason=info.reason, clean=info.clean)
+
+
+def say_outage(error: Exception, seconds: float) -> str:
+    """Return why there is no connection, and when another one is tried."""
+    return f"{defuse(str(error))}; next attempt in {seconds:.1f} s"
 
 
 def for_eyes(message: str | bytes) -> str:

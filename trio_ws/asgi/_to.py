@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import trio
 
-from .._options import Options
+from .._options import Options, check_options
 from .._server import check_handler
 from .._server_connection import Handler, ServerConnection, ServerState
 from ._relay import PageRelay, WebSocketRelay
@@ -66,6 +66,7 @@ def to_asgi(handler: Handler, *, options: Options = Options()) -> ASGIHandler:
     hypercorn does not tell the client's close code: each end by the client is 1006 there.
 
     Raises:
-      TypeError: the handler is none.
+      TypeError: the handler is none, or ``options`` are none.
     """
+    check_options(options)
     return ASGIHandler(handler, options.replace(ping_interval=math.inf, compression=None))

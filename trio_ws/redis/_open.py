@@ -14,6 +14,7 @@ import trio
 from .._options import MIB, _limit
 from ..rooms import Codec, History, RoomLimits, Rooms
 from ..rooms._registry import OnJoin
+from ..rooms._rooms import check_arguments
 from ._address import Address
 from ._broker import RedisBroker
 from ._mirror import Mirror
@@ -80,6 +81,7 @@ def open_rooms(
 
     Concurrency: a block is entered once. Any number of blocks.
     """
+    check_arguments(history, codec, on_join, limits)
     seconds = {"patience": _number("patience", patience), "timeout": _number("timeout", timeout)}
     if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
         raise ValueError(f"prefix is 1 to 64 letters, digits and _.:/-, not {prefix!r}")

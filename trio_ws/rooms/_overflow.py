@@ -39,6 +39,17 @@ class Overflow(enum.Enum):
     whose members can be trusted. Other members have the message meanwhile."""
 
 
+def _check_overflow(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, Overflow):
+        known = ", ".join(each.name for each in Overflow)
+        raise TypeError(f"overflow is one of Overflow ({known}), not {value!r}")
+
+
+def _check_transform(_: object, __: object, value: Any) -> None:
+    if not (value is None or callable(value)):
+        raise TypeError(f"transform is a function of a RoomMessage, not {value!r}")
+
+
 def _check_buffer(_: object, __: object, value: float) -> None:
     if value < 1:
         raise ValueError(f"buffer is a number of messages, at least 1, not {value!r}")
@@ -50,10 +61,8 @@ class Terms:
 
     buffer: float = attrs.field(converter=_limit, validator=[_positive, _check_buffer])
     buffer_bytes: float = attrs.field(converter=_limit, validator=_positive)
-    overflow: Overflow = attrs.field(validator=attrs.validators.instance_of(Overflow))
-    transform: Transform | None = attrs.field(
-        validator=attrs.validators.optional(attrs.validators.is_callable())
-    )
+    overflow: Overflow = attrs.field(validator=_check_overflow)
+    transform: Transform | None = attrs.field(validator=_check_transform)
 
 
 BUFFER: Final = 64

@@ -67,6 +67,16 @@ class Participant:
         return self._recipient.statistics()
 
 
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Refuse an argument that is neither `None` nor of its class.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    if not (value is None or isinstance(value, kind)):
+        raise TypeError(f"{name} is a {kind.__name__} or None, not {value!r}")
+
+
 def check_names(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return names of rooms if they are.
 

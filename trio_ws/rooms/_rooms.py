@@ -17,7 +17,7 @@ from ._history import History
 from ._member import ConnectionRecipient, Joining, Member
 from ._messages import RoomMessage
 from ._overflow import BUFFER, BUFFER_BYTES, Overflow, Terms, Transform
-from ._participant import Participant, check_names
+from ._participant import Participant, check_kind, check_names
 from ._presence import Presence
 from ._registry import OnJoin, Registry, RoomLimits, Since
 from ._statistics import RoomsStatistics
@@ -67,6 +67,7 @@ class Rooms:
         limits: RoomLimits | None = None,
         broker: Broker | None = None,
     ) -> None:
+        check_arguments(history, codec, on_join, limits)
         limits = limits or RoomLimits()
         if broker is None:
             broker = EmbeddedBroker(history, max_memory=limits.max_history_memory)
@@ -350,6 +351,8 @@ class Rooms:
         *,
         waits: bool,
     ) -> Publication:
+        if not isinstance(room, Iterable):
+            raise TypeError(f"a room is a str, several are a list of them, not {room!r}")
         names = (room,) if isinstance(room, str) else check_names(tuple(dict.fromkeys(room)))
         prepared = None
         if isinstance(data, PreparedMessage):
@@ -369,11 +372,26 @@ class Rooms:
         )
 
 
+def check_arguments(history: object, codec: object, on_join: object, limits: object) -> None:
+    """Refuse what `Rooms` cannot be made with, before it is asked for something inside.
+
+    Raises:
+      TypeError: one of them is something else than it should be.
+    """
+    check_kind("history", history, History)
+    check_kind("codec", codec, Codec)
+    check_kind("limits", limits, RoomLimits)
+    if not (on_join is None or callable(on_join)):
+        raise TypeError(f"on_join is a function, not {on_join!r}")
+
+
 def _ids(argument: str, who: Who) -> frozenset[str]:
     if not who:
         return frozenset()
     if isinstance(who, (str, Participant, WebSocket)):
         raise TypeError(f"{argument} is a collection: write {argument}={{...}}")
+    if not isinstance(who, Iterable):
+        raise TypeError(f"{argument} is a collection of members, connections or ids, not {who!r}")
     ids: set[str] = set()
     for one in who:
         if not isinstance(one, (str, Participant, WebSocket)):

@@ -29,6 +29,7 @@ class Subscription(Participant, trio.abc.ReceiveChannel[Any]):
         self._recipient = self._channel = ChannelRecipient(registry, terms)
         self._names = rooms
         self._since = since
+        self._entered = False
         self._last: RoomMessage | None = None
 
     def __repr__(self) -> str:
@@ -45,6 +46,7 @@ class Subscription(Participant, trio.abc.ReceiveChannel[Any]):
         except BaseException:
             self._recipient.end(lost=False)
             raise
+        self._entered = True
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -62,7 +64,7 @@ class Subscription(Participant, trio.abc.ReceiveChannel[Any]):
         Raises:
           trio.BrokenResourceError: it was too slow, and ``overflow`` is
               `Overflow.DISCONNECT`; or its ``transform`` has failed (the cause).
-          trio.ClosedResourceError: after ``aclose()``, or behind the block.
+          trio.ClosedResourceError: after ``aclose()``, or outside of the block.
 
         If cancelled: nothing is lost.
 
@@ -70,6 +72,8 @@ class Subscription(Participant, trio.abc.ReceiveChannel[Any]):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         recipient = self._channel
+        if not self._entered:  # nothing would ever come
+            raise trio.ClosedResourceError("messages come inside of `async with rooms.subscribe`")
         recipient.check_open()
         message = recipient.queue.get_nowait()
         if message is None:
