@@ -123,7 +123,7 @@ class Routes:
         Nothing outside of the folder is served, not even through links, and nothing whose
         name begins with a dot, but for ``.well-known`` (RFC 8615). Files are looked up anew
         for each request, and sent as `Response.file` does. Browsers may keep them, and ask
-        whether they have changed.
+        whether they have changed. The prefix ``/`` takes every path: add other pages first.
 
         Raises:
           ValueError: the prefix does not begin with ``/``, or has parameters.

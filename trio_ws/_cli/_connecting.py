@@ -202,7 +202,7 @@ async def _open_surface(
         try:
             from ._terminal import open_terminal  # noqa: PLC0415  # prompt_toolkit is an extra
         except ImportError:
-            print("pip install trio-ws[cli] for colours and history", file=sys.stderr)
+            print("pip install 'trio-ws[cli]' for colours and history", file=sys.stderr)
             yield PlainSurface(sys.stdin, sys.stdout, show=for_eyes)
         else:
             async with open_terminal() as terminal:
