@@ -44,9 +44,9 @@ autodoc_default_options = {"members": True}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True  # Options(), and not every field of it
 
-# A snippet that hangs says where, and ends the build.
+# A snippet that hangs says where, and ends the build. Nothing else: readers copy all of it.
 doctest_global_setup = """
-import faulthandler, trio, trio_ws
+import faulthandler
 faulthandler.dump_traceback_later(60, exit=True)
 """
 
@@ -114,7 +114,7 @@ def _mark_up(_: Sphinx, __: str, ___: str, ____: object, _____: object, lines: l
     marked: list[str] = []
     section = None
     for line in lines:
-        if header := re.match(r"(Args|Raises)[^:]*:|(If cancelled|Concurrency):(?= )", line):
+        if header := _SECTION.match(line):
             section = header[1]
             rest = line[header.end() :]
             marked += [f"**{header[0]}**{rest}"] if rest else [f"**{header[0]}**", ""]
@@ -126,6 +126,9 @@ def _mark_up(_: Sphinx, __: str, ___: str, ____: object, _____: object, lines: l
             section = section if not line else None
             marked.append(line)
     lines[:] = marked
+
+
+_SECTION = re.compile(r"(Args|Raises)[^:]*:|(If cancelled|Concurrency)[\w, ]*:(?= )")
 
 
 def _mark_up_names(section: str, item: str) -> str:

@@ -29,5 +29,12 @@ class Flag:
         self._event.set()
 
     async def wait(self) -> None:
-        """Wait until it is set; a checkpoint even if it is."""
+        """Wait until it is set; a checkpoint even if it is.
+
+        Raises: nothing.
+
+        If cancelled: nothing changes.
+
+        Concurrency: any number of tasks.
+        """
         await self._event.wait()

@@ -171,7 +171,16 @@ class Routes:
         await found.handler(request, **found.parameters)
 
     async def respond(self, request: Request) -> Response:
-        """Answer a request for a page: 404, 405, or 426 where only a WebSocket is."""
+        """Answer a request for a page: 404, 405, or 426 where only a WebSocket is.
+
+        Raises:
+          TypeError: the page returned something else than a `Response`.
+          Whatever the page or ``authorize`` raises.
+
+        If cancelled: there is no answer.
+
+        Concurrency: any number of tasks.
+        """
         await trio.lowlevel.checkpoint()
         found = self._find_page(request.path)
         if found is None:

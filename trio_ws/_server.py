@@ -258,8 +258,9 @@ async def serve_websocket_unix(
 
     Raises:
       OSError: another server listens there, or the socket cannot be made.
+      TypeError: the handler is none.
 
-    Otherwise as `serve_websocket`.
+    If cancelled, concurrency: as `serve_websocket`.
     """
     check_handler(handler)
     listener, file = await open_unix_listener(path, mode)
@@ -287,10 +288,11 @@ async def serve_websocket_listeners(
 
     Raises:
       ValueError: there are no listeners.
+      TypeError: the handler is none.
       Whatever a listener's ``accept`` raises, but for the shortage of descriptors; in a
       group, like all that leaves a nursery.
 
-    Otherwise as `serve_websocket`.
+    If cancelled, concurrency: as `serve_websocket`.
     """
     check_handler(handler)
     await Server(handler, listeners, options)._serve(handler_nursery, task_status)
