@@ -17,6 +17,7 @@ from .._client import Opening, open_websocket
 from .._errors import ConnectionClosed, ConnectionRejected, WebSocketError
 from .._messages import CloseInfo
 from .._streams import READ_SIZE
+from .._tls import TRUST_ANOTHER
 from .._url import parse_url
 from .._websocket import WebSocket
 from ._usage import ExitCode, UsageError, client_context, split_header
@@ -141,7 +142,8 @@ async def run_connect(options: argparse.Namespace) -> int:
 
 def tell_failure(options: argparse.Namespace, exc: Exception) -> ExitCode:
     """Say why there was no connection, and return what to exit with."""
-    print(f"trio-ws: {parse_url(options.url)}: {exc}", file=sys.stderr)  # no password
+    why = str(exc).replace(TRUST_ANOTHER, "--cafile FILE")  # what is said to programs
+    print(f"trio-ws: {parse_url(options.url)}: {why}", file=sys.stderr)  # no password
     if isinstance(exc, ConnectionRejected):
         return ExitCode.REJECTED
     return ExitCode.CLOSED if isinstance(exc, ConnectionClosed) else ExitCode.UNREACHABLE

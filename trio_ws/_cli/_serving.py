@@ -13,7 +13,7 @@ from typing import Any, Final
 import trio
 
 from .._application import open_application
-from .._listeners import wrap_with_tls
+from .._listeners import MAX_PORT, wrap_with_tls
 from .._request import WebSocketRequest
 from .._routes import Routes, WebSocketHandler
 from .._server import (
@@ -59,9 +59,23 @@ def add_parsers(commands: Any) -> None:
     _add_listening(echo)
 
 
+def _port(text: str) -> int:
+    """Read a port.
+
+    Raises:
+      ValueError: there is no such port.
+    """
+    if not 0 <= (port := int(text)) <= MAX_PORT:
+        raise ValueError
+    return port
+
+
+_port.__name__ = "port"  # argparse: "invalid port value"
+
+
 def _add_listening(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--port", type=int, default=8000, help="0 for any (default: %(default)s)")
+    where.add_argument("--port", type=_port, default=8000, help="0 for any (default: %(default)s)")
     where.add_argument("--unix", metavar="PATH", help="a Unix socket instead of a port")
     where.add_argument("--fd", type=int, metavar="N", help="a socket that listens already")
     parser.add_argument("--host", default="127.0.0.1", help="interface (default: %(default)s)")
