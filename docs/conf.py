@@ -6,6 +6,7 @@ import contextlib
 import os
 import pkgutil
 import re
+import shutil
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,10 +45,12 @@ autodoc_default_options = {"members": True}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True  # Options(), and not every field of it
 
-# A snippet that hangs says where, and ends the build. Nothing else: readers copy all of it.
-doctest_global_setup = """
+# A snippet that hangs says where, and ends the build. What it uses it imports itself, for readers
+# copy it as it stands.
+doctest_global_setup = f"""
 import faulthandler
 faulthandler.dump_traceback_later(60, exit=True)
+REDIS_IS_MISSING = {shutil.which("redis-server") is None and "CI" not in os.environ}
 """
 
 if os.environ.get("READTHEDOCS"):  # links into other projects' docs take a network
