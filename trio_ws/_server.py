@@ -290,7 +290,7 @@ async def serve_websocket_listeners(
       ValueError: there are no listeners.
       TypeError: the handler is none.
       Whatever a listener's ``accept`` raises, but for the shortage of descriptors; in a
-      group, like all that leaves a nursery.
+          group, like all that leaves a nursery.
 
     If cancelled, concurrency: as `serve_websocket`.
     """

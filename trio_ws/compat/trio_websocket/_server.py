@@ -193,7 +193,7 @@ async def serve_websocket(
     Raises:
       OSError: the port cannot be listened on.
       Whatever a handler raises, in a group; but not `ConnectionClosed`, which does not end
-      the server.
+          the server.
 
     If cancelled: every connection gets Close 1001, within ``disconnect_timeout``.
 
