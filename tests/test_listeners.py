@@ -71,6 +71,12 @@ async def test_a_port_in_use_is_named() -> None:
     assert note.startswith(f"port {port} of '127.0.0.1' is in use: ")
 
 
+@pytest.mark.parametrize("port", [-1, 65536, 80000])
+async def test_a_port_that_there_is_not_is_refused(port: int) -> None:
+    with pytest.raises(ValueError, match=f"a port is a number from 0 to 65535, not {port}"):
+        await open_tcp_listeners(port, host="127.0.0.1", backlog=None)
+
+
 async def test_a_privileged_port_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs the tests may be privileged."""
 

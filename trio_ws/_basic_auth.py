@@ -23,12 +23,13 @@ def basic_auth(handler: _Handler, check: Check, *, realm: str = "this site") -> 
 
     ``handler`` takes WebSockets or is a page, with path parameters or without, or it is a
     `Routes` as a whole. ``check`` is called with user and password, and returns whether
-    they are right; it may be async, to look them up. Compare with `secrets.compare_digest`,
-    and hash passwords in a thread (`trio.to_thread.run_sync`).
+    they are right; it may be async, to look them up. Compare with `secrets.compare_digest`
+    (bytes: it refuses text that is not ASCII), and hash passwords in a thread
+    (`trio.to_thread.run_sync`).
 
     Everybody else is answered 401, and browsers ask their user, showing the ``realm``. The
     handler finds the name in ``request.credentials``. Without TLS everybody on the way reads
-    the password.
+    the password. Safari sends it for pages, but not for WebSockets (WebKit's bug 80362).
 
     Raises:
       ValueError: the realm holds other characters than those of ASCII that can be shown.

@@ -139,7 +139,10 @@ def open_websocket_over_stream(
     """Connect over a stream that is open already: a tunnel, a pipe, a test's memory stream.
 
     The stream is used as it is, and closed in the end; ``url`` tells the host and the
-    target to ask for. Otherwise as `open_websocket`.
+    target to ask for. Otherwise as `open_websocket`, but a redirect is a
+    `ConnectionRejected`: to follow it would take another stream.
+
+    Raises, if cancelled, concurrency: as `open_websocket`.
     """
     check_options(options)
     if not isinstance(stream, trio.abc.Stream):

@@ -35,7 +35,14 @@ class Flag:
             self._event.set()
 
     async def wait(self) -> None:
-        """Wait until it is set; a checkpoint even if it is."""
+        """Wait until it is set; a checkpoint even if it is.
+
+        Raises: nothing.
+
+        If cancelled: nothing changes.
+
+        Concurrency: any number of tasks.
+        """
         if self._event is None:
             self._event = trio.Event()
             if self._value:

@@ -76,12 +76,20 @@ def tcp_port(listener: trio.abc.Listener[Any]) -> int | None:
     return address[1] if isinstance(address, tuple) else None
 
 
+MAX_PORT: Final = 65535
+
+
 async def open_tcp_listeners(
     port: int, *, host: str | bytes | None, backlog: int | None
 ) -> list[trio.SocketListener]:
-    """As `trio.open_tcp_listeners`, and an error that says which port it was."""
-    if isinstance(port, int) and not 0 <= port <= 65535:  # getaddrinfo takes it modulo 65536
-        raise ValueError(f"a port is a number from 0 to 65535, not {port}")
+    """As `trio.open_tcp_listeners`, and an error that says which port it was.
+
+    Raises:
+      ValueError: there is no such port. The system would take the rest of a division.
+      OSError: it cannot be listened on.
+    """
+    if isinstance(port, int) and not 0 <= port <= MAX_PORT:
+        raise ValueError(f"a port is a number from 0 to {MAX_PORT}, not {port}")
     try:
         return list(await trio.open_tcp_listeners(port, host=host, backlog=backlog))
     except OSError as exc:

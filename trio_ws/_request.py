@@ -233,6 +233,8 @@ class WebSocketRequest(Request):
           ConnectionLost: the client has gone.
 
         If cancelled: the connection is dropped.
+
+        Concurrency: one task, and once.
         """
         response = Response(body, status=status, headers=headers)
         if status < 300:

@@ -124,7 +124,7 @@ class Routes:
         Nothing outside of the folder is served, not even through links, and nothing whose
         name begins with a dot, but for ``.well-known`` (RFC 8615). Files are looked up anew
         for each request, and sent as `Response.file` does. Browsers may keep them, and ask
-        whether they have changed.
+        whether they have changed. The prefix ``/`` takes every path: add other pages first.
 
         Raises:
           ValueError: the prefix does not begin with ``/``, or has parameters.
@@ -176,7 +176,16 @@ class Routes:
         await check_awaitable(handler, handler(request, **found.parameters))
 
     async def respond(self, request: Request) -> Response:
-        """Answer a request for a page: 404, 405, or 426 where only a WebSocket is."""
+        """Answer a request for a page: 404, 405, or 426 where only a WebSocket is.
+
+        Raises:
+          TypeError: the page returned something else than a `Response`.
+          Whatever the page or ``authorize`` raises.
+
+        If cancelled: there is no answer.
+
+        Concurrency: any number of tasks.
+        """
         await trio.lowlevel.checkpoint()
         found = self._find_page(request.path)
         if found is None:

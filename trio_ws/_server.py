@@ -266,8 +266,9 @@ async def serve_websocket_unix(
 
     Raises:
       OSError: another server listens there, or the socket cannot be made.
+      TypeError: the handler is none.
 
-    Otherwise as `serve_websocket`.
+    If cancelled, concurrency: as `serve_websocket`.
     """
     check_handler(handler)
     check_options(options)
@@ -296,10 +297,11 @@ async def serve_websocket_listeners(
 
     Raises:
       ValueError: there are no listeners.
+      TypeError: the handler is none.
       Whatever a listener's ``accept`` raises, but for the shortage of descriptors; in a
-      group, like all that leaves a nursery.
+          group, like all that leaves a nursery.
 
-    Otherwise as `serve_websocket`.
+    If cancelled, concurrency: as `serve_websocket`.
     """
     check_handler(handler)
     check_options(options)

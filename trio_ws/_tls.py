@@ -69,9 +69,10 @@ def explain(error: trio.BrokenResourceError) -> str:
     return str(cause or error) or "the connection was lost"
 
 
+TRUST_ANOTHER: Final = "ssl_context=ssl.create_default_context(cafile=...)"
 _STRANGE: Final = (
     "nobody whom this side trusts has signed it; an authority of your own is trusted by"
-    " ssl_context=ssl.create_default_context(cafile=...)"
+    f" {TRUST_ANOTHER}"
 )
 _OTHER_NAME: Final = "connect by a name that it is made for, or give that as server_hostname"
 _CERTIFICATES: Final = {  # X509_V_ERR_... of OpenSSL

@@ -415,6 +415,8 @@ class WebSocket(trio.abc.Channel["str | bytes"]):
     async def wait_closed(self) -> CloseInfo:
         """Wait until the connection is over, TCP included, and say how it ended.
 
+        Raises: nothing.
+
         If cancelled: nothing changes.
 
         Concurrency: any number of tasks.

@@ -337,7 +337,9 @@ async def test_tls_needs_an_authority_that_is_trusted(
         with open(reading) as source:  # noqa: ASYNC230, PTH123  # a pipe
             piped._monkeypatch.setattr(sys, "stdin", source)
             assert await run_connect(parse(url, "--cafile", str(tmp_path / "ca.pem"))) == 0
-    assert capsys.readouterr().out == "hello\n"
+    said = capsys.readouterr()
+    assert said.out == "hello\n"
+    assert "an authority of your own is trusted by --cafile FILE" in said.err
 
 
 async def test_a_client_shows_what_it_is_told_to(

@@ -77,6 +77,7 @@ def test_a_handler_is_found_in_the_current_folder() -> None:
             "no handler 'ecko' in an_app: it has routes, echo, application; did you mean 'echo'?",
         ),
         ("an_app:answer", "no handler 'answer' in an_app: it has routes, echo, application"),
+        ("an_app:Routes", "no handler 'Routes' in an_app: it has routes, echo, application"),
         ("an_app:Site.nothing", "no handler 'Site.nothing' in an_app"),
         ("string:nothing", "it has nothing that could be served"),
         ("needy_app:x", "needy_app needs the module 'no_such_library', which is not there"),

@@ -125,7 +125,7 @@ def test_without_the_watcher_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     assert main(["serve", "an_app:handler", "--reload"]) == 2
-    assert "pip install trio-ws[cli]" in capsys.readouterr().err
+    assert "pip install 'trio-ws[cli]'" in capsys.readouterr().err
 
 
 async def test_what_is_not_installed_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:

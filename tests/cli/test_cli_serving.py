@@ -240,6 +240,13 @@ def test_where_it_cannot_listen_is_told(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("port", ["80000", "-1", "http"])
+def test_a_port_that_there_is_not_is_told(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["echo", f"--port={port}"])
+    assert f"argument --port: invalid port value: '{port}'" in capsys.readouterr().err
+
+
 def test_a_descriptor_of_a_file_is_no_socket(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ from .._errors import ConnectionClosed, ConnectionRejected, WebSocketError
 from .._messages import CloseInfo
 from .._reconnect import Sessions, open_reconnecting
 from .._streams import READ_SIZE
+from .._tls import TRUST_ANOTHER
 from .._url import parse_url
 from .._websocket import WebSocket
 from ._talking import Surface, Talk
@@ -211,7 +212,8 @@ def _exit_code(info: CloseInfo) -> ExitCode:
 
 def tell_failure(options: argparse.Namespace, exc: Exception) -> ExitCode:
     """Say why there was no connection, and return what to exit with."""
-    print(f"trio-ws: {parse_url(options.url)}: {exc}", file=sys.stderr)  # no password
+    why = str(exc).replace(TRUST_ANOTHER, "--cafile FILE")  # what is said to programs
+    print(f"trio-ws: {parse_url(options.url)}: {why}", file=sys.stderr)  # no password
     if isinstance(exc, ConnectionRejected):
         return ExitCode.REJECTED
     return ExitCode.CLOSED if isinstance(exc, ConnectionClosed) else ExitCode.UNREACHABLE
@@ -227,7 +229,7 @@ async def _open_surface(options: argparse.Namespace) -> AsyncGenerator[Surface, 
         try:
             from ._terminal import open_terminal  # noqa: PLC0415  # prompt_toolkit is an extra
         except ImportError:
-            print("pip install trio-ws[cli] for colours and history", file=sys.stderr)
+            print("pip install 'trio-ws[cli]' for colours and history", file=sys.stderr)
             yield PlainSurface(sys.stdin, sys.stdout, show=for_eyes)
         else:
             async with open_terminal() as terminal:

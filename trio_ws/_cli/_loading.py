@@ -31,7 +31,7 @@ def load_handler(target: str) -> Application:
     handler: object = module
     for part in name.split("."):
         handler = getattr(handler, part, None)
-    if handler is None or not callable(handler):
+    if handler is None or not callable(handler) or inspect.isclass(handler):
         found = list(_candidates(module))
         has = ", ".join(found) or "nothing that could be served"
         raise UsageError(

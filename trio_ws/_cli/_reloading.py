@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ async def run_reloading(arguments: Sequence[str]) -> int:
     try:
         from watchfiles import PythonFilter, awatch  # noqa: PLC0415  # an extra
     except ImportError as exc:
-        raise UsageError("--reload needs watchfiles: pip install trio-ws[cli]") from exc
+        raise UsageError("--reload needs watchfiles: pip install 'trio-ws[cli]'") from exc
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # what changed is told below
     rest = [each for each in arguments if each != "--reload"]
     command = [sys.executable, "-m", "trio_ws", *rest]
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

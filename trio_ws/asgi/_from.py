@@ -52,7 +52,14 @@ class HostedApplication:
             raise error
 
     async def respond(self, request: Request) -> Response | _PageEvents:
-        """Let the application have a request for a page."""
+        """Let the application have a request for a page; it runs while the answer is sent.
+
+        Raises: nothing; what the application raises comes out of the sending.
+
+        If cancelled: the application does not run.
+
+        Concurrency: any number of tasks.
+        """
         await trio.lowlevel.checkpoint()
         if "expect" in request.headers:  # the body waits for us, and we did not wait for it
             return Response("send the body at once\n", status=417)

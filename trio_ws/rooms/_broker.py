@@ -116,10 +116,14 @@ class Broker(Protocol):
         """Begin to deliver a room's messages and presence: all those that follow.
 
         Called for closed rooms only, and not twice at a time for the same. Need not be a
-        checkpoint. If it raises or is cancelled, the room is still closed.
+        checkpoint.
 
         Raises:
-          BrokerDown: it cannot be done now.
+          BrokerDown: it cannot be done now. The room is still closed.
+
+        If cancelled: the room is still closed.
+
+        Concurrency: several rooms at a time.
         """
         ...
 
@@ -132,10 +136,12 @@ class Broker(Protocol):
 
         Return what became of it in this process. Need not be a checkpoint.
 
-        If cancelled: it was published, or not, but then in no room.
-
         Raises:
           BrokerDown: it cannot be done now, or nobody knows whether it was done.
+
+        If cancelled: it was published, or not, but then in no room.
+
+        Concurrency: any number of tasks; their messages need no order.
         """
         ...
 

@@ -78,7 +78,11 @@ class Presence(trio.abc.ReceiveChannel["Joined | Left"]):
     async def aclose(self) -> None:
         """Hear no more. Whoever waits in `receive` hears `trio.ClosedResourceError`.
 
+        Raises: nothing.
+
         If cancelled: it is closed all the same.
+
+        Concurrency: any number of tasks, any number of times.
         """
         self._close()
         await trio.lowlevel.checkpoint()

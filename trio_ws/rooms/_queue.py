@@ -112,7 +112,11 @@ class Delivery:
     async def wait(self) -> None:
         """Wait until all have taken the message, or never will; let others run in any case.
 
+        Raises: nothing.
+
         If cancelled: those who have not taken it yet miss it.
+
+        Concurrency: one task: who published.
         """
         if not self._expected:
             await trio.lowlevel.cancel_shielded_checkpoint()

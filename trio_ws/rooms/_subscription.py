@@ -88,7 +88,11 @@ class Subscription(Participant, trio.abc.ReceiveChannel[Any]):
     async def aclose(self) -> None:
         """Leave all rooms. Whoever waits in `receive` hears `trio.ClosedResourceError`.
 
+        Raises: nothing.
+
         If cancelled: it is closed all the same.
+
+        Concurrency: any number of tasks, any number of times.
         """
         self._recipient.end(lost=False)
         await trio.lowlevel.checkpoint()

@@ -146,7 +146,7 @@ class MemoryNetwork:
         and so does a ``proxy`` at ``https://``. What the environment says about proxies is for
         another network: it counts only if ``proxy`` is ``"environment"``.
 
-        Raises, and if cancelled: as `trio_ws.open_websocket`.
+        Raises, if cancelled, concurrency: as `trio_ws.open_websocket`.
         """
         if ssl_context is None and parse_url(url).secure:
             ssl_context = self.client_context

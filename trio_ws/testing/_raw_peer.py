@@ -198,6 +198,8 @@ class RawPeer(trio.abc.AsyncResource):
     async def aclose(self) -> None:
         """End TCP now, without a Close.
 
+        Raises: nothing.
+
         If cancelled: it is done all the same.
 
         Concurrency: any number of tasks.

@@ -63,7 +63,7 @@ class Connect:
     ) -> Opening:
         """Connect a client: `trio_ws.open_websocket`, with a path in place of the URL.
 
-        Raises, and if cancelled: as `trio_ws.open_websocket`.
+        Raises, if cancelled, concurrency: as `trio_ws.open_websocket`.
         """
         return self._network.open_websocket(
             self.url + path,

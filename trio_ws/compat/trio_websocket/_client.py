@@ -54,6 +54,10 @@ async def open_websocket(
 
     Raises:
       HandshakeError: on entering: nobody listens there, or does not want.
+
+    If cancelled: the attempt ends; a connection that is open is closed, with Close 1001.
+
+    Concurrency: each call is a connection of its own.
     """
     options = make_options(max_message_size, connect_timeout, disconnect_timeout)
     url = _url(host, port, resource, use_ssl)
@@ -69,7 +73,14 @@ def open_websocket_url(
     ssl_context: ssl.SSLContext | None = None,
     **arguments: Any,
 ) -> AbstractAsyncContextManager[WebSocketConnection]:
-    """`open_websocket` with a URL."""
+    """`open_websocket` with a URL.
+
+    Raises:
+      ValueError: at once: the URL is none.
+      HandshakeError: on entering: nobody listens there, or does not want.
+
+    If cancelled, concurrency: as `open_websocket`.
+    """
     host, port, resource, use_ssl = _split_url(url, ssl_context)
     return open_websocket(host, port, resource, use_ssl=use_ssl, **arguments)
 
@@ -92,6 +103,10 @@ async def connect_websocket(
     Raises:
       OSError: nobody listens there.
       HandshakeError: it is no WebSocket server, or does not want.
+
+    If cancelled: there is no connection.
+
+    Concurrency: each call is a connection of its own.
     """
     url = _url(host, port, resource, use_ssl)
     options = make_options(max_message_size)
@@ -105,7 +120,15 @@ async def connect_websocket_url(
     ssl_context: ssl.SSLContext | None = None,
     **arguments: Any,
 ) -> WebSocketConnection:
-    """`connect_websocket` with a URL."""
+    """`connect_websocket` with a URL.
+
+    Raises:
+      ValueError: the URL is none.
+      OSError: nobody listens there.
+      HandshakeError: it is no WebSocket server, or does not want.
+
+    If cancelled, concurrency: as `connect_websocket`.
+    """
     host, port, resource, use_ssl = _split_url(url, ssl_context)
     return await connect_websocket(nursery, host, port, resource, use_ssl=use_ssl, **arguments)
 
@@ -126,6 +149,10 @@ async def wrap_client_stream(
 
     Raises:
       HandshakeError: it is no WebSocket server, or does not want.
+
+    If cancelled: there is no connection, and the stream is closed.
+
+    Concurrency: each stream is one connection.
     """
     scheme = "wss" if isinstance(stream, trio.SSLStream) else "ws"
     opening = open_websocket_over_stream(

@@ -83,6 +83,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
 
         Raises:
           ConnectionClosed: it is over, and everything has been received.
+
+        If cancelled: nothing is lost.
+
+        Concurrency: any number of tasks; each message goes to one of them.
         """
         async with self._receiving:
             if self._left:
@@ -96,6 +100,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
         Raises:
           ConnectionClosed: it is over.
           ValueError: the message is neither `str` nor `bytes`.
+
+        If cancelled: the message is not sent at all.
+
+        Concurrency: any number of tasks.
         """
         if not isinstance(message, (str, bytes)):
             raise ValueError(  # noqa: TRY004  # as there
@@ -110,6 +118,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
         Raises:
           ConnectionClosed: it is over.
           ValueError: such a ping is on its way, or it is too long.
+
+        If cancelled: the Ping may have gone out; its Pong is nobody's.
+
+        Concurrency: any number of tasks.
         """
         with self._told():
             await self._ws.ping(payload)
@@ -120,6 +132,10 @@ class WebSocketConnection(trio.abc.AsyncResource):
         Raises:
           ConnectionClosed: it is over.
           ValueError: it is too long.
+
+        If cancelled: the Pong is not sent.
+
+        Concurrency: any number of tasks; of those that wait, the latest goes out.
         """
         content = b"" if payload is None else payload
         if len(content) > MAX_CONTROL_PAYLOAD:
@@ -131,7 +147,15 @@ class WebSocketConnection(trio.abc.AsyncResource):
         self._ws._outbox.put_pong(partial(protocol.pong, content))
 
     async def aclose(self, code: int = 1000, reason: str | None = None) -> None:
-        """Close the connection; nothing happens if it is over."""
+        """Close the connection; nothing happens if it is over.
+
+        Raises:
+          ValueError: the code or the reason must not be sent.
+
+        If cancelled: the connection is dropped.
+
+        Concurrency: any number of tasks.
+        """
         await self._ws.aclose(code, reason or "")
 
     @contextmanager

@@ -71,6 +71,11 @@ class WebSocketRequest:
 
         Raises:
           ValueError: the client did not offer the subprotocol, or a header is illegal.
+          RuntimeError: the request was answered before.
+
+        If cancelled: the client gets no answer, or Close 1001.
+
+        Concurrency: one task, and once.
         """
         acceptance = self._request.accept(subprotocol, headers=decode(extra_headers))
         connection: WebSocketConnection = await self._nursery.start(self.stay, acceptance)
@@ -84,14 +89,30 @@ class WebSocketRequest:
         extra_headers: ByteHeaders = None,
         body: bytes | None = None,
     ) -> None:
-        """Answer with an HTTP status instead."""
+        """Answer with an HTTP status instead.
+
+        Raises:
+          ValueError: a status outside of 300 to 599, or an illegal header.
+          RuntimeError: the request was answered before.
+
+        If cancelled: the connection is dropped.
+
+        Concurrency: one task, and once.
+        """
         headers = decode(extra_headers)
         await self._request.reject(status_code, body=body or b"", headers=headers)
 
     async def stay(
         self, acceptance: Acceptance, *, task_status: trio.TaskStatus[WebSocketConnection]
     ) -> None:
-        """Hold the connection open for others, to its end."""
+        """Hold the connection open for others, to its end: the task behind `accept`.
+
+        Raises: as `accept`.
+
+        If cancelled: the client gets Close 1001.
+
+        Concurrency: one task.
+        """
         async with acceptance as ws:
             headers = tuple(self.headers)
             secure = self._request.tls is not None
@@ -169,7 +190,14 @@ async def serve_websocket(
 ) -> None:
     """Serve WebSockets over TCP, for ever.
 
-    A handler's error ends the server, as there; but not a `ConnectionClosed`.
+    Raises:
+      OSError: the port cannot be listened on.
+      Whatever a handler raises, in a group; but not `ConnectionClosed`, which does not end
+          the server.
+
+    If cancelled: every connection gets Close 1001, within ``disconnect_timeout``.
+
+    Concurrency: any number of servers.
     """
 
     async def run(request: _request.WebSocketRequest) -> None:
