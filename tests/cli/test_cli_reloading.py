@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 from _command import run_command
+from _components import PATIENCE
 
 from trio_ws import open_websocket
 from trio_ws._cli import main
@@ -85,7 +86,7 @@ async def test_a_change_starts_a_new_server(app: Path) -> None:
 
 async def test_a_signal_ends_it_and_its_server(app: Path) -> None:
     """The same from inside, where it can be measured."""
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             codes: list[int] = []
 
@@ -110,7 +111,7 @@ async def test_a_signal_ends_it_and_its_server(app: Path) -> None:
 
 async def test_a_server_that_has_ended_is_started_anew(app: Path) -> None:
     await trio.Path(app).write_text("this is no Python")
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             arguments = ["serve", "an_app:handler", "--unix", "socket", "--reload"]
             nursery.start_soon(run_reloading, arguments)

@@ -15,6 +15,7 @@ import pytest
 import trio
 import trustme
 from _command import run_command
+from _components import PATIENCE
 
 from trio_ws import (
     ConnectionClosed,
@@ -97,7 +98,7 @@ async def serving(
     async def run() -> None:
         state.codes.append(await options.run(options))
 
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
             while not state.place:
