@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from _helpers import descriptors
 from _site import Site, get, serve
 from trio.testing import MockClock
 
@@ -25,10 +26,6 @@ def file(tmp_path: Path) -> Path:
     file = tmp_path / "file.bin"
     file.write_bytes(DATA)
     return file
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @asynccontextmanager
@@ -120,14 +117,13 @@ async def test_a_client_that_stops_reading_a_file_is_dropped_and_the_file_closed
     file: Path, autojump_clock: MockClock
 ) -> None:
     async with serve_file(file, Options(write_timeout=5)) as site:
-        before = descriptors()
         began = trio.current_time()
         visitor = site.visit()
         visitor.far.window = 100 * KIB
         await visitor.send(get("/file"))
         assert len(await visitor.until_eof()) == 100 * KIB
         assert trio.current_time() - began == 5
-        assert descriptors() == before
+        assert descriptors(file) == 0
 
 
 async def test_a_file_that_shrinks_ends_the_connection_and_not_the_server(

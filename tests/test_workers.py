@@ -15,6 +15,7 @@ import pytest
 import trio
 import trustme
 from _components import PATIENCE, until
+from _helpers import settle
 
 from trio_ws import Request, Response, Routes, open_websocket
 from trio_ws import _workers as workers
@@ -375,9 +376,9 @@ async def test_a_worker_answers_those_whom_it_has_accepted(
         on_duty(monkeypatch) as (port, _),
         await trio.open_tcp_stream("127.0.0.1", port) as stream,
     ):
-        await trio.sleep(0.05)
+        await settle()
         tell(signal.SIGTERM)
-        await trio.sleep(0.05)
+        await settle()
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
 

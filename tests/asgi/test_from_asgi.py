@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from _components import PATIENCE
 from _site import Site, get, serve
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
@@ -553,7 +554,7 @@ async def test_a_lifespan_that_fails_in_between_ends_the_server() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
-        await trio.sleep(0.01)
+        await wait_all_tasks_blocked()
         raise KeyError("oops")
 
     with pytest.RaisesGroup(KeyError):
@@ -566,7 +567,7 @@ async def test_a_shutdown_that_takes_too_long_is_cut_short() -> None:
         await send({"type": "lifespan.startup.complete"})
         await trio.sleep_forever()
 
-    with trio.fail_after(3):
+    with trio.fail_after(PATIENCE):
         await run_for_a_moment(app, options=Options(close_grace=0.05))
 
 
