@@ -156,6 +156,7 @@ async def test_workers_are_exchanged_and_nobody_is_refused(
     async def ask(port: int) -> None:
         while True:
             answers.append(await pid(port))
+            await trio.sleep(0.01)  # or the new workers would hardly get to run
 
     async with supervised(command, 2) as port:
         before = await pids(port, 2)
