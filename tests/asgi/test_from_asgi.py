@@ -83,6 +83,7 @@ async def test_the_scope_of_a_websocket(autojump_clock: MockClock) -> None:
     ):
         await wait_all_tasks_blocked()
         (scope,) = app.scopes
+        (visitor,) = site.listener.visitors
     headers = scope.pop("headers")
     assert (b"host", b"test") in headers
     assert (b"x-me", "é".encode("latin-1")) in headers
@@ -95,8 +96,8 @@ async def test_the_scope_of_a_websocket(autojump_clock: MockClock) -> None:
         "raw_path": b"/caf%C3%A9/x",
         "query_string": b"a=%201",
         "root_path": "",
-        "client": None,
-        "server": None,
+        "client": visitor.stream.socket.getsockname(),
+        "server": ("192.0.2.1", 80),
         "subprotocols": ["a", "b"],
         "extensions": {"websocket.http.response": {}},
         "state": {},
