@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import trio
+from _components import PATIENCE
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
@@ -112,7 +113,7 @@ async def run_hypercorn(
     config.errorlog = None
     if tls is not None:
         config.certfile, config.keyfile = tls
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             stop = trio.Event()
             start = partial(serve, app, config, shutdown_trigger=stop.wait)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
-from _components import require
+from _components import PATIENCE, require
 
 from trio_ws import Options, WebSocket, open_websocket
 
@@ -40,9 +40,8 @@ FLAGS: Final = [
     "--no-first-run",
     "--remote-debugging-port=0",
 ]
-START_TIME: Final = 30  # seconds: a cold start on a busy machine takes 5
-PATIENCE: Final = 10  # seconds in which a page does what it is waited for
-LONGEST_TEST: Final = 60  # seconds: every wait is bounded, this one for what was not thought of
+LONGEST_TEST: Final = 5 * PATIENCE
+"""Every wait is bounded, this one for what was not thought of."""
 DESKTOP: Final = (1100, 760)
 PHONE: Final = (375, 667)
 
@@ -66,14 +65,14 @@ def launch_browser(*flags: str) -> Iterator[str]:
         finally:
             process.terminate()
             try:
-                process.wait(START_TIME)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
 def _devtools_url(process: subprocess.Popen[bytes], file: Path) -> str:
-    give_up = time.monotonic() + START_TIME
+    give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up and process.poll() is None:
         if file.exists() and len(lines := file.read_text().split()) == 2:
             port, path = lines

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import trio
+from _components import PATIENCE
 
 PROGRAM = [sys.executable, "-m", "trio_ws"]
 
@@ -39,7 +40,7 @@ class Program:
 @asynccontextmanager
 async def run_command(*arguments: str, cwd: Path) -> AsyncGenerator[Program, None]:
     """Run ``trio-ws``, output and errors together, for the length of a block."""
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         process = await trio.lowlevel.open_process(
             [*PROGRAM, *arguments], cwd=cwd, stdout=-1, stderr=-2, stdin=-1
         )
@@ -57,6 +58,6 @@ async def run_to_end(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str
     run = partial(
         trio.run_process, capture_stdout=True, capture_stderr=True, stdin=stdin, check=False
     )
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         result = await run([*PROGRAM, *arguments])
     return result.returncode, result.stdout.decode(), result.stderr.decode()

@@ -1,22 +1,17 @@
-"""Connections in memory: streams that can be held up, and a peer of literal bytes."""
+"""Connections in memory: both sides ours, or one of them a peer of literal bytes."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import struct
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
 
 import trio
 import trio.testing
-from wsproto.connection import Connection as WsprotoConnection
-from wsproto.connection import ConnectionType
-from wsproto.events import CloseConnection, Event, Message, Ping
 
 from trio_ws import testing
 from trio_ws._deflate import DeflateParameters
-from trio_ws._frames import encode_frame
 from trio_ws._options import Options
 from trio_ws._session import Session
 from trio_ws.testing import Direction, Frame, Link
@@ -33,7 +28,7 @@ DEFLATE: Final = DeflateParameters(True, True, 12, 12)
 STATEFUL_DEFLATE: Final = DeflateParameters(False, False, 12, 12)
 """Each message depends on those before: one that is lost or torn spoils all that follow."""
 
-sessions: list[tuple[Session, MemoryStream | trio.SocketStream]] = []
+sessions: list[tuple[Session, trio.SocketStream]] = []
 """Every side that the running test has made: see the leak check in conftest.py."""
 ends: list[MemorySocket] = []
 """Every socket that it has made."""
@@ -46,60 +41,11 @@ def other(role: Role) -> Role:
 # Streams...
 
 
-class MemoryStream(trio.abc.HalfCloseableStream):
-    """One end of a connection in memory; ``window`` is what the network still takes."""
-
-    def __init__(self, stream: trio.StapledStream[Any, Any]) -> None:
-        self._stream = stream
-        self._opened = trio.lowlevel.ParkingLot()
-        self.window = math.inf
-        self.closed = False
-        self.eof_sent = False
-        self.failure: Exception | None = None  # what send_all raises
-
-    def open_window(self, size: float = math.inf) -> None:
-        self.window += size
-        self._opened.unpark_all()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        rest = memoryview(data)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while True:
-            if self.failure is not None:
-                raise self.failure
-            taken = int(min(self.window, len(rest)))
-            self.window -= taken
-            if taken:
-                await self._stream.send_all(rest[:taken])
-            rest = rest[taken:]
-            if not rest:
-                break
-            await self._opened.park()
-        await trio.lowlevel.checkpoint()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        self.eof_sent = True
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        self.closed = True
-        await self._stream.aclose()
-
-
-def memory_streams() -> tuple[MemoryStream, MemoryStream]:
-    ours, theirs = trio.testing.memory_stream_pair()
-    return MemoryStream(ours), MemoryStream(theirs)
-
-
-def connected_streams() -> tuple[Link, dict[Role, trio.SocketStream]]:
+def connected_streams(
+    buffer: float | None = None,
+) -> tuple[Link, dict[Role, trio.SocketStream]]:
     """Return a link and what is at its ends, as if somebody had connected."""
-    link = Link(buffer=None)
+    link = Link(buffer=buffer)
     switchboard = Switchboard(lambda number: link)
     client, server = MemorySocket(switchboard), MemorySocket(switchboard)
     server.local = ("192.0.2.1", 80)
@@ -109,11 +55,17 @@ def connected_streams() -> tuple[Link, dict[Role, trio.SocketStream]]:
     return link, {"client": trio.SocketStream(client), "server": trio.SocketStream(server)}
 
 
+def stream_pair(buffer: float | None = None) -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Return the client's end of a connection in memory, and the server's."""
+    _, streams = connected_streams(buffer)
+    return streams["client"], streams["server"]
+
+
 # Two sides...
 
 
 def session(
-    stream: MemoryStream | trio.SocketStream,
+    stream: trio.SocketStream,
     role: Role,
     options: Options = Options(),
     *,
@@ -153,14 +105,31 @@ def connect_peer(
     return us, Peer(other(role), link, streams)
 
 
+def break_sending(stream: trio.SocketStream, failure: Exception) -> None:
+    """Let all writing fail, though reading does not."""
+
+    async def send(data: object) -> int:
+        raise failure
+
+    stream.socket.send = send
+
+
 class Peer(testing.RawPeer):
     """A peer of literal bytes, and the way from the side under test to it.
 
     What it gets has to be masked as the role of that side demands.
     """
 
-    def __init__(self, role: Role, link: Link, streams: dict[Role, trio.SocketStream]) -> None:
+    def __init__(
+        self,
+        role: Role,
+        link: Link,
+        streams: dict[Role, trio.SocketStream],
+        *,
+        leftover: bytes = b"",
+    ) -> None:
         super().__init__(streams[role], client=role == "client", patience=1e6)
+        self._unread = leftover
         self.link = link
         self.far = streams[other(role)]
         """The end of the side under test."""
@@ -184,11 +153,7 @@ class Peer(testing.RawPeer):
 
     def break_way(self, failure: Exception) -> None:
         """Let all writing of the side under test fail."""
-
-        async def send(data: object) -> int:
-            raise failure
-
-        self.far.socket.send = send
+        break_sending(self.far, failure)
 
     async def send(self, *items: bytes | Frame) -> None:
         async with self._turn:
@@ -249,118 +214,6 @@ class Peer(testing.RawPeer):
         return messages
 
 
-class RawPeer:
-    """A peer that sends literal bytes, and reads with wsproto as it is: no limits of ours.
-
-    ``stream`` is its end of the connection, ``far`` that of the side under test.
-    """
-
-    def __init__(self, stream: MemoryStream, far: MemoryStream, role: Role) -> None:
-        self.stream = stream
-        self.far = far
-        self.masks = role == "client"
-        self.eof = False
-        self.messages: list[str | bytes] = []  # those that `answer` has read
-        self.close: CloseConnection | None = None
-        kind = ConnectionType.CLIENT if self.masks else ConnectionType.SERVER
-        self._wsproto = WsprotoConnection(kind)
-        self._events: Iterator[Event] = iter(())
-
-    async def send(self, data: bytes) -> None:
-        await self.stream.send_all(data)
-
-    async def send_frame(
-        self, opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = False
-    ) -> None:
-        await self.send(self.frame(opcode, payload, fin=fin, rsv1=rsv1))
-
-    def frame(
-        self, opcode: int, payload: bytes = b"", *, fin: bool = True, rsv1: bool = False
-    ) -> bytes:
-        return encode_frame(opcode, payload, fin=fin, rsv1=rsv1, masked=self.masks)
-
-    async def send_close(self, code: int = 1000, reason: str = "") -> None:
-        await self.send_frame(CLOSE, struct.pack("!H", code) + reason.encode())
-
-    async def next_event(self) -> Event | None:
-        """Return what comes next; `None` at the end of TCP."""
-        while True:
-            for event in self._events:
-                return event
-            if self.eof:
-                return None
-            await self._read()
-
-    async def _read(self) -> None:
-        try:
-            data = await self.stream.receive_some(65536)
-        except trio.BrokenResourceError:
-            data = b""
-        if data:
-            self._wsproto.receive_data(bytes(data))
-        else:
-            self.eof = True
-        self._events = self._wsproto.events()
-
-    async def next_message(self) -> str | bytes:
-        """Return the next message whole, whatever control frames there are on the way."""
-        pieces: list[Any] = []
-        while True:
-            event = await self.next_event()
-            assert not isinstance(event, CloseConnection), event
-            assert event is not None
-            if isinstance(event, Message):
-                pieces.append(event.data)
-                if event.message_finished:
-                    return type(pieces[0])().join(pieces)
-
-    async def until_eof(self) -> list[Event]:
-        """Return all there is to come, pieces joined; fail if the last frame was torn."""
-        events: list[Event] = []
-        while (event := await self.next_event()) is not None:
-            events.append(event)
-        self.assert_whole()
-        return events
-
-    async def until_close(self) -> CloseConnection:
-        """Return the Close, whatever comes before it."""
-        while True:
-            event = await self.next_event()
-            assert event is not None, "no Close came"
-            if isinstance(event, CloseConnection):
-                return event
-
-    def assert_whole(self) -> None:
-        """Check that no frame has been cut short."""
-        decoder = self._wsproto._proto._frame_decoder
-        assert decoder.header is None
-        assert len(decoder.buffer) == 0
-
-    async def answer(self) -> None:
-        """Be a polite peer until TCP ends: note messages, answer pings and the Close."""
-        pieces: list[Any] = []
-        while (event := await self.next_event()) is not None:
-            assert self.close is None, "nothing may follow the Close"
-            if isinstance(event, Message):
-                pieces.append(event.data)
-                if event.message_finished:
-                    self.messages.append(type(pieces[0])().join(pieces))
-                    pieces.clear()
-            elif isinstance(event, Ping):
-                await self._try_to_send(self.frame(PONG, bytes(event.payload)))
-            elif isinstance(event, CloseConnection):
-                self.close = event
-                await self._try_to_send(self.frame(CLOSE, struct.pack("!H", event.code)))
-                await self.stream.send_eof()
-
-    async def _try_to_send(self, data: bytes) -> None:
-        with contextlib.suppress(trio.BrokenResourceError):  # the other side may have gone
-            await self.send(data)
-
-    async def aclose(self) -> None:
-        await self.stream.aclose()
-
-
 # Waiting...
 
 
@@ -368,3 +221,15 @@ async def settle(*, until: Callable[[], bool] | None = None) -> None:
     """Let every other task go as far as it can."""
     await trio.testing.wait_all_tasks_blocked()
     assert until is None or until()
+
+
+# Counting...
+
+
+def descriptors(path: Path) -> int:
+    """Return how many of this process' descriptors are of one file; others come and go."""
+    found = 0
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found += each.readlink() == path
+    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from _components import require
+from _components import require, wait_until_somebody_listens
 
 SITE: Final = Path(__file__).parent / "nginx" / "site.conf"
 
@@ -29,13 +29,6 @@ http {{
     {site}
 }}
 """
-
-
-async def free_port() -> int:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        port: int = listener.socket.getsockname()[1]
-        return port
 
 
 def write_config(folder: Path, port: int, ports: tuple[int, int], key: Path) -> Path:
@@ -61,15 +54,7 @@ async def run_nginx(config: Path, port: int) -> AsyncGenerator[None, None]:
     async with trio.open_nursery() as nursery:
         process = await nursery.start(partial(trio.run_process, command, check=False))
         try:
-            while True:
-                assert process.poll() is None, "nginx has ended"
-                try:
-                    stream = await trio.open_tcp_stream("127.0.0.1", port)
-                except OSError:
-                    await trio.sleep(0.02)
-                else:
-                    await stream.aclose()
-                    break
+            await wait_until_somebody_listens(port, process)
             yield
         finally:
             process.terminate()  # its workers end with it

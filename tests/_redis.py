@@ -9,7 +9,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
@@ -17,23 +17,23 @@ from contextlib import (
     suppress,
 )
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Literal
 
+import pytest
 import trio
-from _components import require
+from _components import PATIENCE, free_port, require, until
 
+from trio_ws import BrokerDown, Rooms, Subscription
 from trio_ws.redis import open_rooms
 from trio_ws.redis._broker import RedisBroker
 from trio_ws.redis._open import Opening
-
-PATIENCE: Final = 10  # seconds in which it starts
 
 
 class RedisServer:
     """A ``redis-server``; data and log are in a folder of its own."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self._program = require("redis-server")
+    def __init__(self, folder: Path, *arguments: str, config: Path | None = None) -> None:
+        self._command = [require("redis-server"), *([str(config)] if config else [])]
         self.folder = folder
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,7 +50,7 @@ class RedisServer:
 
     def start(self, *arguments: str) -> None:
         """Start it, and wait until it answers."""
-        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command = [*self._command, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.folder), "--save", "", "--daemonize", "no"]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # what require() has found
@@ -63,7 +63,8 @@ class RedisServer:
                     return
             except OSError:
                 pass
-            assert time.monotonic() < end, (self.folder / "log").read_text()
+            alive = self._process.poll() is None and time.monotonic() < end
+            assert alive, (self.folder / "log").read_text()
             time.sleep(0.005)
 
     def kill(self) -> None:
@@ -92,14 +93,6 @@ class RedisServer:
             return connection.recv(1 << 16)
 
 
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def redis_server(*arguments: str) -> Iterator[RedisServer]:
     """Run a Redis that keeps nothing on disk, unless the arguments say so."""
@@ -112,17 +105,57 @@ def redis_server(*arguments: str) -> Iterator[RedisServer]:
             server.stop()
 
 
+async def take(messages: Subscription, count: int) -> list[Any]:
+    """Return so many messages, waiting for them."""
+    received: list[Any] = []
+    with trio.fail_after(PATIENCE):
+        while len(received) < count:
+            received.append(await messages.receive())
+    return received
+
+
+async def refusal(url: str, **arguments: Any) -> str:
+    """Return why rooms cannot be opened, as soon as it is known.
+
+    With much patience each test would take long; with little a busy machine knows nothing yet.
+    """
+    for patience in (0.2, 2, PATIENCE):
+        with pytest.raises(BrokerDown) as caught:
+            async with open_rooms(url, patience=patience, **arguments):
+                pytest.fail("they are open")
+        if "not reached yet" not in str(caught.value):
+            break
+    return str(caught.value)
+
+
+async def signs_of_life(server: RedisServer, count: int) -> None:
+    """Wait until so many processes have said once more that they live."""
+    keys = server.command("KEYS", "*:alive:*").decode().split("\r\n")[2::2]
+    assert len(keys) == count
+    for key in keys:
+        assert server.command("PERSIST", key) == b":1\r\n"
+    await until(lambda: all(int(server.command("PTTL", key)[1:]) > 0 for key in keys))
+
+
 def open_broker_on(url: str, **arguments: Any) -> AbstractAsyncContextManager[RedisBroker]:
     """Open what is underneath ``open_rooms(url, ...)``, to be bound to a sink of one's own."""
     opening: Any = open_rooms(url, **arguments)
     return Opening(opening._broker, opening._broker)
 
 
-async def until(condition: Callable[[], bool], patience: float = 5) -> None:
-    """Wait for what other programs have a part in."""
-    with trio.fail_after(patience):
-        while not condition():  # noqa: ASYNC110  # other programs set no events here
-            await trio.sleep(0.005)
+@contextmanager
+def impatient(rooms: Rooms, patience: float = 0.1) -> Iterator[None]:
+    """Let rooms wait no longer than this for a Redis that is away.
+
+    As an argument of `open_rooms` it would hold for connecting as well, which takes longer on a
+    machine that is busy.
+    """
+    broker: Any = rooms._broker
+    before, broker._patience = broker._patience, patience
+    try:
+        yield
+    finally:
+        broker._patience = before
 
 
 class Cable:
@@ -132,8 +165,8 @@ class Cable:
         self._nursery = nursery
         self._target = target
         self._streams: set[trio.SocketStream] = set()
-        self._free = trio.Event()
-        self._free.set()
+        self._ways = {"there": trio.Event(), "back": trio.Event()}
+        self.release()
         self.broken = False
         self.delay = 0.0
         self.port = 0
@@ -153,12 +186,14 @@ class Cable:
     def mend(self) -> None:
         self.broken = False
 
-    def hold(self) -> None:
+    def hold(self, *ways: Literal["there", "back"]) -> None:
         """Let nothing through, in silence, as a network does that has lost the way."""
-        self._free = trio.Event()
+        for way in ways or ("there", "back"):
+            self._ways[way] = trio.Event()
 
     def release(self) -> None:
-        self._free.set()
+        for free in self._ways.values():
+            free.set()
 
     async def run(  # noqa: ASYNC114  # a name that others have for what cannot be started
         self, task_status: trio.TaskStatus[None]
@@ -174,8 +209,8 @@ class Cable:
                     self._streams |= pair
                     try:
                         async with trio.open_nursery() as nursery:
-                            nursery.start_soon(self._pump, stream, other, nursery)
-                            nursery.start_soon(self._pump, other, stream, nursery)
+                            nursery.start_soon(self._pump, "there", stream, other, nursery)
+                            nursery.start_soon(self._pump, "back", other, stream, nursery)
                     finally:
                         self._streams -= pair  # what has ended by itself is not to be cut
 
@@ -185,11 +220,15 @@ class Cable:
         await trio.serve_listeners(serve, listeners)
 
     async def _pump(
-        self, source: trio.SocketStream, sink: trio.SocketStream, nursery: trio.Nursery
+        self,
+        way: Literal["there", "back"],
+        source: trio.SocketStream,
+        sink: trio.SocketStream,
+        nursery: trio.Nursery,
     ) -> None:
         with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             async for data in source:
-                await self._free.wait()
+                await self._ways[way].wait()
                 await trio.sleep(self.delay)
                 await sink.send_all(data)
         nursery.cancel_scope.cancel()

@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 import trio
 import trio.testing
-from _helpers import MemoryStream, RawPeer, memory_streams
+from _helpers import Peer, Role, connected_streams
 from multidict import CIMultiDict
 
 from trio_ws import (
@@ -25,6 +25,7 @@ from trio_ws import (
 )
 from trio_ws._budget import Budget
 from trio_ws._client import Opening
+from trio_ws.testing import Direction, Link
 
 Handler = Callable[[WebSocketRequest], Awaitable[object]]
 
@@ -62,23 +63,23 @@ async def sleep(request: WebSocketRequest) -> None:
         await trio.sleep_forever()
 
 
-class MemoryListener(trio.abc.Listener[MemoryStream]):
+class MemoryListener(trio.abc.Listener[trio.SocketStream]):
     """A listener without a network: who calls `connect` is accepted."""
 
     def __init__(self) -> None:
-        self._arrive, self._accept = trio.open_memory_channel[MemoryStream](math.inf)
-        self.streams: list[MemoryStream] = []
-        """The server's ends of all connections."""
+        self._arrive, self._accept = trio.open_memory_channel[trio.SocketStream](math.inf)
+        self.visitors: list[Visitor] = []
+        """All that there were."""
         self.closed = False
 
-    def connect(self) -> MemoryStream:
+    def connect(self) -> Visitor:
         """Return the client's end of a new connection."""
-        ours, theirs = memory_streams()
-        self._arrive.send_nowait(theirs)
-        self.streams.append(theirs)
-        return ours
+        link, streams = connected_streams()
+        self._arrive.send_nowait(streams["server"])
+        self.visitors.append(Visitor(link, streams))
+        return self.visitors[-1]
 
-    async def accept(self) -> MemoryStream:
+    async def accept(self) -> trio.SocketStream:
         return await self._accept.receive()
 
     async def aclose(self) -> None:
@@ -101,10 +102,21 @@ class Answer:
 class Visitor:
     """A client that sends literal bytes, and reads answers one after the other."""
 
-    def __init__(self, stream: MemoryStream, far: MemoryStream) -> None:
-        self.stream = stream
-        self.far = far
+    def __init__(self, link: Link, streams: dict[Role, trio.SocketStream]) -> None:
+        self.link = link
+        self.stream = streams["client"]
+        self.far = streams["server"]
         self.data = bytearray()
+
+    @property
+    def way(self) -> Direction:
+        """What the server sends."""
+        return self.link.to_client
+
+    @property
+    def left(self) -> bool:
+        """Whether the server has ended TCP."""
+        return self.far.socket.fileno() == -1
 
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
@@ -145,18 +157,16 @@ class Visitor:
             pass
         return bytes(self.data)
 
-    async def switch(self, request: bytes = upgrade()) -> RawPeer:
+    async def switch(self, request: bytes = upgrade()) -> Peer:
         """Open a WebSocket; from here on, frames."""
         answer = await self.ask(request)
         assert answer.status == 101, answer
         return self.frames()
 
-    def frames(self) -> RawPeer:
-        peer = RawPeer(self.stream, self.far, "client")
-        if self.data:
-            peer._wsproto.receive_data(bytes(self.data))
-            peer._events = peer._wsproto.events()
-        return peer
+    def frames(self) -> Peer:
+        """Return a peer who goes on from here."""
+        streams: dict[Role, trio.SocketStream] = {"client": self.stream, "server": self.far}
+        return Peer("client", self.link, streams, leftover=bytes(self.data))
 
 
 class Site:
@@ -181,15 +191,15 @@ class Site:
         self.over.set()
 
     def visit(self) -> Visitor:
-        stream = self.listener.connect()
-        return Visitor(stream, self.listener.streams[-1])
+        return self.listener.connect()
 
     def open(self, path: str = "/", **arguments: Any) -> Opening:
-        return open_websocket_over_stream(self.listener.connect(), f"ws://test{path}", **arguments)
+        stream = self.listener.connect().stream
+        return open_websocket_over_stream(stream, f"ws://test{path}", **arguments)
 
     def assert_nothing_left(self) -> None:
         assert self.listener.closed
-        assert all(stream.closed for stream in self.listener.streams)
+        assert all(visitor.left for visitor in self.listener.visitors)
         assert not self.server._state.connections
         assert self.server.statistics().connections == 0
 
@@ -225,13 +235,6 @@ async def bounded(
     assert not budget._waiting
 
 
-async def until(fulfilled: Callable[[], bool]) -> None:
-    """Wait, over real sockets, until something is so."""
-    with trio.fail_after(2):
-        while not fulfilled():  # noqa: ASYNC110  # nobody would set an event
-            await trio.sleep(0.001)
-
-
 class Steps(trio.abc.Instrument):
     """Does something after so many steps of all tasks together."""
 
@@ -258,7 +261,7 @@ def after_steps(step: int, action: Callable[[], object]) -> Iterator[Steps]:
         trio.lowlevel.remove_instrument(instrument)
 
 
-async def open_one(site: Site, path: str = "/") -> RawPeer:
+async def open_one(site: Site, path: str = "/") -> Peer:
     """Return a peer of literal bytes whose WebSocket is open, as the handler knows, too."""
     peer = await site.visit().switch(upgrade(path))
     await trio.testing.wait_all_tasks_blocked()

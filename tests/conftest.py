@@ -58,7 +58,7 @@ def no_leaks() -> Iterator[None]:
     for session, stream in _helpers.sessions:
         if nursery := getattr(session, "_nursery", None):
             assert not nursery.child_tasks
-            assert stream.closed if hasattr(stream, "closed") else stream.socket.fileno() == -1
+            assert stream.socket.fileno() == -1
     _helpers.sessions.clear()
     while _helpers.ends:
         _helpers.ends.pop().abandon()

@@ -7,10 +7,9 @@ import zlib
 
 import pytest
 import trio
-from _helpers import RawPeer, settle
+from _helpers import Peer, settle
 from _site import Site, bounded, echo, open_one, serve, upgrade, websocket_of
 from trio.testing import MockClock
-from wsproto.events import CloseConnection
 
 from trio_ws import ConnectionLost, Deflate, PreparedMessage, WebSocketRequest
 from trio_ws._budget import NEWCOMERS, Account, Budget, Purse, open_purse
@@ -18,8 +17,9 @@ from trio_ws._frames import BINARY, CONTINUATION, TEXT
 from trio_ws._messages import OVERHEAD
 from trio_ws._options import KIB
 from trio_ws.rooms import Rooms
+from trio_ws.testing import Frame
 
-TOO_MUCH = CloseConnection(1013, "out of memory")
+TOO_MUCH = Frame.close(1013, "out of memory")
 
 # The books...
 
@@ -227,7 +227,7 @@ async def busy(request: WebSocketRequest) -> None:
 async def test_there_is_none_by_default(autojump_clock: MockClock) -> None:
     async with serve(echo) as site:
         peer = await open_one(site)
-        await peer.send_frame(TEXT, b"x" * 100, fin=False)
+        await peer.send(Frame(TEXT, b"x" * 100, fin=False))
         await settle()
         assert site.server._state.budget is None
         assert site.server.statistics().memory == 0
@@ -236,9 +236,9 @@ async def test_there_is_none_by_default(autojump_clock: MockClock) -> None:
 async def test_unread_messages_and_unfinished_ones_draw_on_it(autojump_clock: MockClock) -> None:
     async with bounded(100 * KIB, busy) as (site, budget):
         peer = await open_one(site)
-        await peer.send_frame(TEXT, b"x" * 100)
-        await peer.send_frame(TEXT, b"x" * 1000)
-        await peer.send_frame(TEXT, b"x" * 10_000, fin=False)
+        await peer.send(Frame(TEXT, b"x" * 100))
+        await peer.send(Frame(TEXT, b"x" * 1000))
+        await peer.send(Frame(TEXT, b"x" * 10_000, fin=False))
         await settle()
         assert budget.used == 11_100 + 2 * OVERHEAD
         assert site.server.statistics().memory == budget.used
@@ -250,7 +250,7 @@ async def test_unread_messages_and_unfinished_ones_draw_on_it(autojump_clock: Mo
                 pass
         async with ws.receive_message() as parts:
             assert budget.used == 0
-            await peer.send_frame(CONTINUATION, b"x" * 500, fin=False)
+            await peer.send(Frame(CONTINUATION, b"x" * 500, fin=False))
             await settle()
             assert budget.used == 500
         assert budget.used == 0
@@ -259,10 +259,10 @@ async def test_unread_messages_and_unfinished_ones_draw_on_it(autojump_clock: Mo
 async def test_what_reading_leaves_unparsed_draws_on_it(autojump_clock: MockClock) -> None:
     async with bounded(100 * KIB, busy, receive_buffer=1000) as (site, budget):
         peer = await open_one(site)
-        await peer.send(peer.frame(TEXT, b"x" * 1000) * 20)
+        await peer.send(peer.wire(Frame(TEXT, b"x" * 1000)) * 20)
         await settle()
         ws = websocket_of(site)
-        unparsed = 20 * len(peer.frame(TEXT, b"x" * 1000))
+        unparsed = 20 * len(peer.wire(Frame(TEXT, b"x" * 1000)))
         assert budget.used == 1000 + OVERHEAD + unparsed
         for _ in range(20):
             await ws.receive()
@@ -274,11 +274,12 @@ async def test_what_reading_leaves_unparsed_draws_on_it(autojump_clock: MockCloc
 async def test_what_waits_to_be_sent_draws_on_it(stalled: bool, autojump_clock: MockClock) -> None:
     async with bounded(100 * KIB) as (site, budget):
         peer = await open_one(site)
-        site.listener.streams[0].window = 0 if stalled else 10**9
-        await peer.send_frame(TEXT, b"x" * 10_000)
+        if stalled:
+            site.listener.visitors[0].way.buffer = 0
+        await peer.send(Frame(TEXT, b"x" * 10_000))
         await settle()
         assert budget.used == (10_004 if stalled else 0)
-        site.listener.streams[0].open_window()
+        site.listener.visitors[0].way.buffer = None
         await settle()
         assert budget.used == 0
 
@@ -286,7 +287,7 @@ async def test_what_waits_to_be_sent_draws_on_it(stalled: bool, autojump_clock: 
 async def test_what_is_sent_to_many_does_not(autojump_clock: MockClock) -> None:
     async with bounded(100 * KIB, busy) as (site, budget):
         await open_one(site)
-        site.listener.streams[0].window = 0
+        site.listener.visitors[0].way.buffer = 0
         ws = websocket_of(site)
         await ws.send(PreparedMessage(b"x" * 10_000))
         await ws.send(b"x" * 1000)
@@ -305,10 +306,10 @@ async def test_the_state_of_inflating_draws_on_it(pieces: int, autojump_clock: M
         for index in range(pieces):
             piece = data[index * len(data) // pieces : (index + 1) * len(data) // pieces]
             opcode = CONTINUATION if index else TEXT
-            await peer.send_frame(opcode, piece, fin=False, rsv1=not index)
+            await peer.send(Frame(opcode, piece, fin=False, rsv=0 if index else 4))
         await settle()
         assert budget.used == 10_000 + 39 * KIB
-        await peer.send_frame(CONTINUATION, b"\x00")  # an empty last block
+        await peer.send(Frame.continuation(b"\x00"))  # an empty last block
         await settle()
         await websocket_of(site).receive()
         assert budget.used == 0
@@ -319,9 +320,9 @@ async def test_a_context_that_is_kept_draws_on_it_all_the_time(autojump_clock: M
     async with bounded(100 * KIB, compression=keeping) as (site, budget):
         extension = "Sec-WebSocket-Extensions: permessage-deflate"
         peer = await site.visit().switch(upgrade("/", extension))
-        await peer.send_frame(TEXT, b"x" * 100)
+        await peer.send(Frame(TEXT, b"x" * 100))
         await settle()
-        await peer.send_frame(TEXT, b"x" * 100)
+        await peer.send(Frame(TEXT, b"x" * 100))
         await settle()
         assert budget.used == (16 + 16 + 7) * KIB
 
@@ -332,7 +333,7 @@ async def test_a_context_that_is_kept_draws_on_it_all_the_time(autojump_clock: M
 async def test_newcomers_are_told_503_and_when_to_come_again(autojump_clock: MockClock) -> None:
     async with bounded(100 * KIB, busy) as (site, budget):
         peer = await open_one(site)
-        await peer.send_frame(BINARY, b"x" * 80 * KIB, fin=False)
+        await peer.send(Frame(BINARY, b"x" * 80 * KIB, fin=False))
         await settle()
         answer = await site.visit().ask(upgrade())
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
@@ -345,9 +346,9 @@ async def test_newcomers_are_told_503_and_when_to_come_again(autojump_clock: Moc
         assert (await site.visit().ask(upgrade())).status == 101
 
 
-async def hoard(peer: RawPeer, size: int) -> None:
+async def hoard(peer: Peer, size: int) -> None:
     """Begin a message, and never finish it."""
-    await peer.send_frame(BINARY, b"x" * size, fin=False)
+    await peer.send(Frame(BINARY, b"x" * size, fin=False))
     await settle()
 
 
@@ -359,8 +360,8 @@ async def test_who_hoards_is_told_1013_and_the_others_do_not_notice(
         hoarders = [await open_one(site) for _ in range(5)]
         for index, hoarder in enumerate(hoarders):
             await hoard(hoarder, 60 * KIB + index)
-            await good.send_frame(TEXT, b"still here")
-            assert await good.next_message() == "still here"
+            await good.send(Frame(TEXT, b"still here"))
+            assert await good.receive_message() == "still here"
         assert await hoarders[4].until_close() == TOO_MUCH
         assert budget.used == 4 * 60 * KIB + 6
         for hoarder in hoarders[:4]:
@@ -372,8 +373,8 @@ async def test_who_hoards_is_told_1013_and_the_others_do_not_notice(
         assert all(line.endswith("closed, it holds most of what all may hold") for line in lines)
 
 
-async def hoard_more(peer: RawPeer) -> None:
-    await peer.send_frame(CONTINUATION, b"x" * 10 * KIB, fin=False)
+async def hoard_more(peer: Peer) -> None:
+    await peer.send(Frame(CONTINUATION, b"x" * 10 * KIB, fin=False))
     await settle()
 
 
@@ -404,11 +405,11 @@ async def test_who_asks_for_answers_and_reads_none_pays_for_it(
 ) -> None:
     async with bounded(100 * KIB) as (site, budget):
         good, slow = await open_one(site), await open_one(site)
-        site.listener.streams[1].window = 0
+        site.listener.visitors[1].way.buffer = 0
         for _ in range(12):
-            await slow.send_frame(BINARY, b"x" * 10 * KIB)
-            await good.send_frame(TEXT, b"hello")
-            assert await good.next_message() == "hello"
+            await slow.send(Frame(BINARY, b"x" * 10 * KIB))
+            await good.send(Frame(TEXT, b"hello"))
+            assert await good.receive_message() == "hello"
         assert len(site.server.connections) == 1
         assert budget.used < 20 * KIB  # what had begun to leave
 
@@ -416,14 +417,13 @@ async def test_who_asks_for_answers_and_reads_none_pays_for_it(
 async def test_a_drop_of_what_waits_tears_no_frame(autojump_clock: MockClock) -> None:
     async with bounded(100 * KIB) as (site, _):
         slow = await open_one(site)
-        far = site.listener.streams[0]
-        far.window = 100
+        site.listener.visitors[0].way.buffer = 100
         for _ in range(12):
-            await slow.send_frame(BINARY, b"x" * 10 * KIB)
+            await slow.send(Frame(BINARY, b"x" * 10 * KIB))
         await settle()
         assert not site.server.connections
-        far.open_window()
-        assert (await slow.until_eof())[-1] == TOO_MUCH  # which fails if one was torn
+        site.listener.visitors[0].way.buffer = None
+        assert (await slow.until_end())[-1] == TOO_MUCH  # which fails if one was torn
 
 
 # All at once...
@@ -445,16 +445,16 @@ async def test_whatever_peers_do_the_books_are_right(seed: int, autojump_clock: 
                     await rooms.publish(choice.choice("ab"), message)
 
     async with bounded(100 * KIB, handler, send_buffer=2 * KIB) as (site, budget):
-        peers: list[RawPeer] = []
+        peers: list[Peer] = []
         for _ in range(150):
             visitor = site.visit()
             if len(peers) < 12 and (await visitor.ask(upgrade())).status == 101:
-                visitor.far.window = choice.choice([10**9, 10**9, 3000])
+                visitor.way.buffer = choice.choice([None, None, 3000])
                 peers.append(visitor.frames())
             for peer in choice.sample(peers, min(3, len(peers))):
                 try:
                     fin = choice.random() < 0.6
-                    await peer.send_frame(BINARY, b"x" * choice.randrange(20_000), fin=fin)
+                    await peer.send(Frame(BINARY, b"x" * choice.randrange(20_000), fin=fin))
                 except trio.BrokenResourceError:
                     peers.remove(peer)
             await trio.sleep(choice.random() / 4)

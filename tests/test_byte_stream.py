@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trustme
-from _helpers import MemoryStream, Peer, Role, session
+from _helpers import Peer, Role, session, stream_pair
 from trio.testing import (
     MockClock,
     assert_checkpoints,
     check_half_closeable_stream,
-    lockstep_stream_pair,
     wait_all_tasks_blocked,
 )
 
@@ -59,7 +58,7 @@ async def test_it_is_a_half_closeable_stream_as_trio_wants_it(autojump_clock: Mo
 
         async def make() -> Streams:
             # No more than a frame on the way: so one may get stuck.
-            here, there = map(MemoryStream, lockstep_stream_pair())
+            here, there = stream_pair(buffer=16)
             options = Options(receive_buffer=1, send_buffer=1, write_timeout=None)
             streams: list[Any] = [
                 await nursery.start(stay, session(stream, role, options))

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import pytest
 import trio
-from _helpers import MemoryStream, memory_streams
-from _site import echo, serve, until
-from trio.testing import MockClock, memory_stream_pair
+from _components import until
+from _helpers import break_sending, stream_pair
+from trio.testing import MockClock
 
 from trio_ws import (
     ConnectionRejected,
     HandshakeError,
+    WebSocketRequest,
     open_websocket_over_stream,
 )
+from trio_ws.testing import open_server
+from trio_ws.testing._socket import link_under
 
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\n"
 
 
 async def test_an_opening_is_entered_once(autojump_clock: MockClock) -> None:
-    async with serve(echo) as site:
-        opening = site.open()
+    async def echo(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            async for message in ws:
+                await ws.send(message)
+
+    async with open_server(echo) as connect:
+        opening = connect()
         async with opening as ws:
             with pytest.raises(RuntimeError, match=r"call open_websocket\(\) again"):
                 await opening.__aenter__()
@@ -28,28 +36,20 @@ async def test_an_opening_is_entered_once(autojump_clock: MockClock) -> None:
 
 
 async def test_what_is_known_of_a_rejection_survives_a_reset(autojump_clock: MockClock) -> None:
-    class Reset(MemoryStream):
-        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-            if said:
-                raise trio.BrokenResourceError
-            said.append(True)
-            return await super().receive_some(max_bytes)
-
-    said: list[bool] = []
-    stream, theirs = memory_stream_pair()
-    ours = Reset(stream)
+    ours, theirs = stream_pair()
+    link_under(ours).to_client.reset_after(len(BUSY + b"no"))
     await theirs.send_all(BUSY + b"no")
     with pytest.raises(ConnectionRejected) as caught:
         async with open_websocket_over_stream(ours, "ws://test"):
             raise AssertionError
     assert (caught.value.status, caught.value.body) == (503, b"no")
     assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
-    assert ours.closed
+    assert ours.socket.fileno() == -1
 
 
 async def test_a_server_may_refuse_without_reading_the_request(autojump_clock: MockClock) -> None:
-    ours, theirs = memory_streams()
-    ours.failure = trio.BrokenResourceError("reset")
+    ours, theirs = stream_pair()
+    break_sending(ours, trio.BrokenResourceError("reset"))
     await theirs.send_all(BUSY + b"full")
     with pytest.raises(ConnectionRejected) as caught:
         async with open_websocket_over_stream(ours, "ws://test"):
@@ -61,8 +61,8 @@ async def test_a_server_may_refuse_without_reading_the_request(autojump_clock: M
 async def test_without_a_whole_refusal_it_is_the_request_that_failed(
     said: bytes, autojump_clock: MockClock
 ) -> None:
-    ours, theirs = memory_streams()
-    ours.failure = trio.BrokenResourceError("reset")
+    ours, theirs = stream_pair()
+    break_sending(ours, trio.BrokenResourceError("reset"))
     await theirs.send_all(said)
     await theirs.send_eof()
     with pytest.raises(HandshakeError, match=r"^sending the request to the server: reset$"):
@@ -71,8 +71,8 @@ async def test_without_a_whole_refusal_it_is_the_request_that_failed(
 
 
 async def test_a_loss_without_a_reason_is_told_in_words(autojump_clock: MockClock) -> None:
-    ours, theirs = memory_streams()
-    ours.failure = trio.BrokenResourceError()
+    ours, theirs = stream_pair()
+    break_sending(ours, trio.BrokenResourceError())
     await theirs.aclose()
     with pytest.raises(
         HandshakeError, match=r"^sending the request to the server: the connection was lost$"

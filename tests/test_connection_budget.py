@@ -8,35 +8,36 @@ from typing import Any, Final
 
 import pytest
 import trio
-from _helpers import RawPeer, memory_streams, settle
-from trio.testing import MockClock
-from wsproto.events import CloseConnection, TextMessage
+from _helpers import Peer, connected_streams, settle
+from trio.testing import MockClock, memory_stream_pair
 
 from trio_ws import CloseInfo, Options
 from trio_ws._budget import Budget
 from trio_ws._frames import BINARY, CONTINUATION, TEXT, encode_frame
 from trio_ws._messages import OVERHEAD
 from trio_ws._session import Session
+from trio_ws.testing import Frame
 
 
-def connect(budget: Budget, **options: Any) -> tuple[Session, RawPeer]:
-    ours, theirs = memory_streams()
-    us = Session(ours, Options(**options), client=False, leftover=b"", budget=budget)
-    return us, RawPeer(theirs, ours, "client")
+def connect(budget: Budget, **options: Any) -> tuple[Session, Peer]:
+    link, streams = connected_streams()
+    stream = streams["server"]
+    us = Session(stream, Options(**options), client=False, leftover=b"", budget=budget)
+    return us, Peer("client", link, streams)
 
 
 async def test_all_that_it_holds_is_told(autojump_clock: MockClock) -> None:
     budget = Budget(100_000)
     us, peer = connect(budget, receive_buffer=100)
     async with us as ws:
-        await peer.send(peer.frame(BINARY, b"x" * 100) * 2)
+        await peer.send(peer.wire(Frame(BINARY, b"x" * 100)) * 2)
         await settle()
-        assert budget.used == 100 + OVERHEAD + 2 * len(peer.frame(BINARY, b"x" * 100))
+        assert budget.used == 100 + OVERHEAD + 2 * len(peer.wire(Frame(BINARY, b"x" * 100)))
         assert await ws.receive() == await ws.receive() == b"x" * 100
         await settle()
         assert budget.used == 0
 
-        peer.far.window = 0
+        peer.way.buffer = 0
         await ws.send("y" * 100)
         assert budget.used == 102
         await peer.aclose()
@@ -51,26 +52,26 @@ async def test_who_holds_most_is_closed_and_what_it_holds_is_dropped(
     async with us as ws:
         await ws.send("on its way")
         await settle()
-        peer.far.window = 5
+        await peer.expect(Frame.text("on its way"))
+        peer.way.buffer = 5
         await ws.send("begun")
         await settle()  # in flight: the writing task has it
         await ws.send("dropped")
-        await peer.send_frame(TEXT, b"unread")
-        await peer.send_frame(BINARY, b"x" * 500, fin=False)
+        await peer.send(Frame(TEXT, b"unread"))
+        await peer.send(Frame(BINARY, b"x" * 500, fin=False))
         await settle()
         assert ws.close_info is None
-        await peer.send_frame(CONTINUATION, b"x" * 500, fin=False)
+        await peer.send(Frame(CONTINUATION, b"x" * 500, fin=False))
         await settle()
         assert ws.close_info == CloseInfo(1013, "out of memory", "local", clean=False)
         assert ws.statistics().unread_bytes == 0
         assert budget.used == len(b"\x81\x05begun")
-        peer.far.open_window()
-        await peer.send_close(1013)
+        peer.way.buffer = None
+        await peer.send(Frame.close(1013))
     assert budget.used == 0
-    assert await peer.until_eof() == [
-        TextMessage("on its way"),
-        TextMessage("begun"),
-        CloseConnection(1013, "out of memory"),
+    assert await peer.until_end() == [
+        Frame.text("begun"),
+        Frame.close(1013, "out of memory"),
     ]
 
 
@@ -99,7 +100,7 @@ async def test_the_end_settles_everything(autojump_clock: MockClock) -> None:
     budget = Budget(1000)
     us, peer = connect(budget)
     async with us as ws:
-        await peer.send_frame(BINARY, b"x" * 500, fin=False)
+        await peer.send(Frame(BINARY, b"x" * 500, fin=False))
         await settle()
         assert budget.used == 500
         await peer.aclose()
@@ -151,7 +152,7 @@ def sides(direct: bool) -> tuple[Session, trio.abc.Stream]:
         pair = socket.socketpair()
         ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(each)) for each in pair)
     else:
-        ours, theirs = memory_streams()
+        ours, theirs = memory_stream_pair()
     return Session(ours, Options(), client=False, leftover=b""), theirs
 
 

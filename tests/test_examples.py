@@ -22,6 +22,7 @@ import pytest
 import trio
 import trio.testing
 from _browser import PHONE, Browser, Page, launch_browser, open_browser
+from _components import PATIENCE
 from _redis import redis_server
 
 from trio_ws import ConnectionLost, ConnectionRejected, Options, Rooms, WebSocket
@@ -29,7 +30,8 @@ from trio_ws._server_connection import Handler
 from trio_ws.testing import Connect, open_server
 
 ROOT: Final = Path(__file__).parent.parent
-SOON: Final = 2  # seconds in which a program ends that was told to
+SOON: Final = 2  # seconds in which a program ends that was told to...
+START: Final = 0.5  # ...on a machine that starts it in this time: a busy one takes longer for both
 
 
 # Programs...
@@ -43,18 +45,20 @@ class Program:
     errors: Any
     url: str
     port: int
+    starting: float
+    """Seconds that it took to start."""
 
     async def stop(self, number: signal.Signals) -> None:
         """Send a signal; the program has to end cleanly, soon, and with nothing to say."""
         begin = time.monotonic()
         self.process.send_signal(number)
-        with trio.move_on_after(10):
+        with trio.move_on_after(PATIENCE):
             await self.process.wait()
         taken = time.monotonic() - begin
         self.errors.seek(0)
         assert self.errors.read() == b""
         assert self.process.returncode == 0
-        assert taken < SOON
+        assert taken < SOON * max(1, self.starting / START)
 
 
 @asynccontextmanager
@@ -62,6 +66,7 @@ async def start_example(
     name: str, port: int = 0, arguments: tuple[str, ...] = ()
 ) -> AsyncIterator[Program]:
     """Run ``python examples/<name>/server.py``; it is killed at the end if it still runs."""
+    begin = time.monotonic()
     with tempfile.TemporaryFile() as errors:
         process = await trio.lowlevel.open_process(
             [sys.executable, f"examples/{name}/server.py", "--port", str(port), *arguments],
@@ -72,7 +77,7 @@ async def start_example(
         try:
             assert process.stdout is not None
             said = ""
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 while "\n" not in said:
                     chunk = await process.stdout.receive_some()
                     errors.seek(0)
@@ -80,7 +85,7 @@ async def start_example(
                     said += chunk.decode()
             found = re.search(r"(?:http|ws)://127\.0\.0\.1:(\d+)/", said)
             assert found is not None, said
-            yield Program(process, errors, found[0], int(found[1]))
+            yield Program(process, errors, found[0], int(found[1]), time.monotonic() - begin)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -275,7 +280,7 @@ async def test_chat_ends_in_time_though_a_client_is_mute_and_ctrl_c_is_pressed_a
             b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await read_until(mute, b'"people"')
             server.process.send_signal(signal.SIGINT)
             await read_until(mute, b"\x88\x02\x03\xe9")  # Close 1001: it is ending
@@ -344,12 +349,12 @@ async def test_time_server_tells_everybody_each_second(
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(time_server.tick, rooms)
         start = trio.current_time()
-        first = [await one.receive() for _ in range(3)]
-        assert trio.current_time() - start == pytest.approx(2)
-        assert [await other.receive() for _ in range(3)] == first
+        first = [await one.receive() for _ in range(61)]
+        assert trio.current_time() - start == pytest.approx(60)
+        assert [await other.receive() for _ in range(61)] == first
         assert sorted(first) == first
         nursery.cancel_scope.cancel()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 30  # of real time
 
 
 async def test_time_server_answers_while_it_pushes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from _helpers import memory_streams
+from _helpers import break_sending, stream_pair
 from trio.testing import MockClock
 
 from trio_ws._errors import HandshakeError, ProxyRejected
@@ -23,7 +23,7 @@ BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\n"
 
 
 async def test_the_answer_comes_in_any_pieces(autojump_clock: MockClock) -> None:
-    ours, theirs = memory_streams()
+    ours, theirs = stream_pair()
     progress = Progress()
 
     async def answer() -> None:
@@ -39,7 +39,7 @@ async def test_the_answer_comes_in_any_pieces(autojump_clock: MockClock) -> None
 
 
 async def test_the_end_instead_of_an_answer_is_told(autojump_clock: MockClock) -> None:
-    ours, theirs = memory_streams()
+    ours, theirs = stream_pair()
     await theirs.send_eof()
     with pytest.raises(HandshakeError, match="without an answer"):
         await ask(ours, a_request(), Progress())
@@ -49,8 +49,8 @@ async def test_the_end_instead_of_an_answer_is_told(autojump_clock: MockClock) -
 async def test_a_request_that_cannot_be_sent_is_told(
     said: bytes, autojump_clock: MockClock
 ) -> None:
-    ours, theirs = memory_streams()
-    ours.failure = trio.BrokenResourceError("reset")
+    ours, theirs = stream_pair()
+    break_sending(ours, trio.BrokenResourceError("reset"))
     await theirs.send_all(said)
     await theirs.send_eof()
     progress = Progress()
@@ -63,8 +63,8 @@ async def test_a_request_that_cannot_be_sent_is_told(
 async def test_a_refusal_that_came_before_the_request_was_sent_is_known(
     autojump_clock: MockClock,
 ) -> None:
-    ours, theirs = memory_streams()
-    ours.failure = trio.BrokenResourceError("reset")
+    ours, theirs = stream_pair()
+    break_sending(ours, trio.BrokenResourceError("reset"))
     await theirs.send_all(BUSY + b"full")
     progress = Progress()
     with pytest.raises(trio.BrokenResourceError):
@@ -74,7 +74,7 @@ async def test_a_refusal_that_came_before_the_request_was_sent_is_known(
 
 
 async def test_a_refusal_that_comes_to_no_end_is_known(autojump_clock: MockClock) -> None:
-    ours, theirs = memory_streams()
+    ours, theirs = stream_pair()
     await theirs.send_all(BUSY + b"fu")
     progress = Progress()
     with trio.move_on_after(1):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from _helpers import descriptors
 from trio.testing import MockClock
 
 from trio_ws._files import OpenFile, content_type_of, open_file
@@ -44,10 +45,6 @@ async def content(file: OpenFile) -> list[bytes]:
     while piece := await file.read():
         pieces.append(piece)
     return pieces
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_a_file_comes_with_its_type_tag_and_date(page: Path) -> None:
@@ -162,9 +159,8 @@ async def test_what_cannot_be_read_cannot_be_sent() -> None:
 async def test_what_is_no_file_is_none(tmp_path: Path, make: Callable[[Path], object]) -> None:
     path = tmp_path / "it"
     make(path)
-    before = descriptors()
     assert await open_file(path, Response.file(path), ask()) is None
-    assert descriptors() == before
+    assert descriptors(path) == 0
 
 
 async def test_a_name_with_a_nul_is_none(tmp_path: Path) -> None:
@@ -173,21 +169,19 @@ async def test_a_name_with_a_nul_is_none(tmp_path: Path) -> None:
 
 
 async def test_a_file_is_closed_behind_its_block(page: Path) -> None:
-    before = descriptors()
     file = await open_(page)
-    assert descriptors() == before + 1
+    assert descriptors(page) == 1
     with pytest.raises(ValueError, match="oops"), file:
         raise ValueError("oops")
-    assert descriptors() == before
+    assert descriptors(page) == 0
 
 
 async def test_cancelling_the_opening_leaves_nothing_open(page: Path) -> None:
-    before = descriptors()
     with trio.CancelScope() as scope:
         scope.cancel()
         await open_file(page, Response.file(page), ask())
     assert scope.cancelled_caught
-    assert descriptors() == before
+    assert descriptors(page) == 0
 
 
 async def test_each_read_is_a_checkpoint(page: Path, autojump_clock: MockClock) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from _cost import assert_cheap
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -238,13 +238,14 @@ def test_no_text_leads_to_anything_else(text: str) -> None:
     ],
 )
 def test_no_list_takes_long(text: str) -> None:
-    began = time.thread_time()
-    for line, options in (
-        (f"X-Forwarded-For: {text}", OPTIONS),
-        (f"Forwarded: {text}", STANDARD),
-        (f'Forwarded: for="{text}', STANDARD),
-        (f"Forwarded: {'for=10.0.0.1,' * 1000}", STANDARD),
-    ):
-        with contextlib.suppress(BadRequest):
-            ask(line, options=options)
-    assert time.thread_time() - began < 0.5
+    def ask_all() -> None:
+        for line, options in (
+            (f"X-Forwarded-For: {text}", OPTIONS),
+            (f"Forwarded: {text}", STANDARD),
+            (f'Forwarded: for="{text}', STANDARD),
+            (f"Forwarded: {'for=10.0.0.1,' * 1000}", STANDARD),
+        ):
+            with contextlib.suppress(BadRequest):
+                ask(line, options=options)
+
+    assert_cheap(ask_all, 0.5)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from _components import PATIENCE, free_port, wait_until_somebody_listens
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text("utf-8")
@@ -16,15 +17,15 @@ COMMANDS: Final = re.findall(r"^```console\n(.*?)\n```$", README, re.MULTILINE |
 
 
 async def test_its_server_and_client_talk(tmp_path: Path) -> None:
-    port = await free_port()
+    port = free_port()
     for name, program in (("server.py", SERVER), ("client.py", CLIENT)):
         assert "8000" in program
         (tmp_path / name).write_text(program.replace("8000", str(port)))
 
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         server = await trio.lowlevel.open_process([sys.executable, "server.py"], cwd=tmp_path)
         try:
-            await wait_until_somebody_listens(port)
+            await wait_until_somebody_listens(port, server)
             client = await trio.run_process(
                 [sys.executable, "client.py"], cwd=tmp_path, capture_stdout=True
             )
@@ -33,24 +34,6 @@ async def test_its_server_and_client_talk(tmp_path: Path) -> None:
             with trio.CancelScope(shield=True):
                 await server.wait()
     assert client.stdout.decode().splitlines() == ["Hello, trio!"]
-
-
-async def free_port() -> int:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        port: int = listener.socket.getsockname()[1]
-        return port
-
-
-async def wait_until_somebody_listens(port: int) -> None:
-    while True:
-        try:
-            stream = await trio.open_tcp_stream("localhost", port)
-        except OSError:
-            await trio.sleep(0.02)
-        else:
-            await stream.aclose()
-            return
 
 
 def test_server_and_client_have_twelve_lines_each() -> None:

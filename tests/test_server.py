@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from _helpers import PING, RawPeer
+from _components import until
+from _helpers import PING, Peer
 from _site import (
     MemoryListener,
     Site,
@@ -27,12 +28,10 @@ from _site import (
     open_one,
     serve,
     sleep,
-    until,
     upgrade,
     websocket_of,
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
-from wsproto.events import CloseConnection, Pong, TextMessage
 
 from trio_ws import (
     ConnectionLost,
@@ -45,6 +44,7 @@ from trio_ws import (
     serve_websocket_listeners,
     serve_websocket_unix,
 )
+from trio_ws.testing import Frame
 
 GRACE = Options().close_grace
 
@@ -220,8 +220,8 @@ async def test_a_server_knows_who_is_there(autojump_clock: MockClock) -> None:
                 assert server.statistics().connections == 2
                 assert server.statistics().opening == 1
         await site.visit().ask(b"nonsense\r\n\r\n")
-        await peer.send_close(3000)
-        await peer.until_eof()
+        await peer.send(Frame.close(3000))
+        await peer.until_end()
         await wait_all_tasks_blocked()
         assert server.connections == ()
         statistics = server.statistics()
@@ -239,8 +239,8 @@ async def test_a_websocket_that_is_closing_is_not_counted_as_open(
 ) -> None:
     async with serve(sleep) as site:
         peer = await open_one(site)
-        await peer.send_close()
-        await peer.until_eof()
+        await peer.send(Frame.close())
+        await peer.until_end()
         assert site.server.connections == ()
         assert not site.over.is_set()  # the handler does not look
 
@@ -278,18 +278,18 @@ async def test_the_handler_nursery_is_where_handlers_run(autojump_clock: MockClo
 # Cancelling a server...
 
 
-async def say_goodbye(peer: RawPeer, told: list[CloseConnection]) -> None:
+async def say_goodbye(peer: Peer, told: list[Frame]) -> None:
     close = await peer.until_close()
     told.append(close)
-    await peer.send_close(close.code)
-    await peer.until_eof()
+    await peer.send(Frame.close(close.code))
+    await peer.until_end()
 
 
 @pytest.mark.parametrize("own_nursery", [True, False])
 async def test_a_server_that_is_cancelled_says_1001_to_all(
     autojump_clock: MockClock, *, own_nursery: bool
 ) -> None:
-    told: list[CloseConnection] = []
+    told: list[Frame] = []
     async with trio.open_nursery() as handlers:
         arguments = {} if own_nursery else {"handler_nursery": handlers}
         async with serve(sleep, **arguments) as site:
@@ -306,7 +306,7 @@ async def test_a_server_that_is_cancelled_says_1001_to_all(
             for visitor in half_open:
                 assert await visitor.until_eof() == b""
             await wait_all_tasks_blocked()
-            assert told == [CloseConnection(1001, "")] * 20
+            assert told == [Frame.close(1001)] * 20
         assert not handlers.child_tasks
 
 
@@ -319,13 +319,13 @@ async def test_mute_and_stuck_peers_hold_up_a_cancelled_server_for_the_grace_and
         async with serve(sleep, **arguments) as site:
             mute = await open_one(site)
             stuck = await open_one(site)
-            stuck.far.window = 0
+            stuck.way.buffer = 0
             began = trio.current_time()
             site.scope.cancel()
             await site.over.wait()
             assert trio.current_time() - began == pytest.approx(GRACE)
-            assert await mute.until_eof() == [CloseConnection(1001, "")]
-            assert await stuck.until_eof() == []
+            assert await mute.until_end() == [Frame.close(1001)]
+            assert await stuck.until_end() == []
 
 
 async def test_peers_of_a_handler_that_shields_itself_are_told_in_time(
@@ -342,7 +342,7 @@ async def test_peers_of_a_handler_that_shields_itself_are_told_in_time(
         peer = await open_one(site)
         began = trio.current_time()
         site.scope.cancel()
-        assert await peer.until_eof() == [CloseConnection(1001, "")]
+        assert await peer.until_end() == [Frame.close(1001)]
         assert trio.current_time() - began == pytest.approx(GRACE)
         await site.over.wait()
         assert trio.current_time() - began == 1000
@@ -374,7 +374,7 @@ async def test_when_a_listener_fails_all_are_told_and_its_error_comes_out(
                 return await super().accept()
             raise OSError(errno.EINVAL, "the cable is cut")
 
-    told: list[CloseConnection] = []
+    told: list[Frame] = []
     listener = Failing()
     async with trio.open_nursery() as nursery:
         arguments = {} if own_nursery else {"handler_nursery": nursery}
@@ -391,7 +391,7 @@ async def test_when_a_listener_fails_all_are_told_and_its_error_comes_out(
         site.server = await nursery.start(_serve)
         for _ in range(5):
             nursery.start_soon(say_goodbye, await open_one(site), told)
-    assert told == [CloseConnection(1001, "")] * 5
+    assert told == [Frame.close(1001)] * 5
     site.assert_nothing_left()
 
 
@@ -400,9 +400,9 @@ async def test_what_was_sent_before_arrives_before_the_goodbye(autojump_clock: M
         peer = await open_one(site)
         await websocket_of(site).send("last words")
         site.scope.cancel()
-        assert await peer.next_event() == TextMessage("last words")
-        assert await peer.next_event() == CloseConnection(1001, "")
-        await peer.send_close(1001)
+        assert await peer.receive_frame() == Frame.text("last words")
+        assert await peer.receive_frame() == Frame.close(1001)
+        await peer.send(Frame.close(1001))
 
 
 # Draining a server...
@@ -440,7 +440,7 @@ async def test_a_drain_says_1012_to_all_and_ends_the_server_with_the_last_handle
             await trio.sleep(7)
 
     seen: list[Any] = []
-    told: list[CloseConnection] = []
+    told: list[Frame] = []
     async with serve(handler) as site:
         for _ in range(10):
             site.nursery.start_soon(say_goodbye, await open_one(site), told)
@@ -449,7 +449,7 @@ async def test_a_drain_says_1012_to_all_and_ends_the_server_with_the_last_handle
             await site.server.drain(reason="restart")
             await site.over.wait()
         assert trio.current_time() - began == 7
-        assert told == [CloseConnection(1012, "restart")] * 10
+        assert told == [Frame.close(1012, "restart")] * 10
         assert len(seen) == 10
         assert site.server.draining.is_set()
         assert site.server.statistics().close_codes == {1012: 10}
@@ -485,20 +485,20 @@ async def test_handlers_that_go_on_are_cancelled_at_the_deadline(
         # Close has been said at once, and the grace runs from then.
         assert trio.current_time() - began == pytest.approx(GRACE)
         for peer in mute:
-            assert await peer.until_eof() == [CloseConnection(1012, "")]
+            assert await peer.until_end() == [Frame.close(1012)]
 
 
 @pytest.mark.parametrize("deadline", [0, 1])
 async def test_who_was_not_yet_told_at_the_deadline_hears_the_same(
     deadline: float, autojump_clock: MockClock
 ) -> None:
-    told: list[CloseConnection] = []
+    told: list[Frame] = []
     async with serve(echo) as site:
         for _ in range(5):
             site.nursery.start_soon(say_goodbye, await open_one(site), told)
         await site.server.drain(3333, "enough", deadline=deadline, batch=2, interval=100)
         await site.over.wait()
-    assert told == [CloseConnection(3333, "enough")] * 5
+    assert told == [Frame.close(3333, "enough")] * 5
 
 
 async def test_a_drain_cuts_off_what_is_no_websocket_yet(autojump_clock: MockClock) -> None:
@@ -537,7 +537,7 @@ async def test_nobody_who_comes_at_the_last_moment_holds_up_a_drain(
 
 
 async def test_two_drains_at_a_time_are_one(autojump_clock: MockClock) -> None:
-    told: list[CloseConnection] = []
+    told: list[Frame] = []
     async with serve(sleep) as site:
         site.nursery.start_soon(say_goodbye, await open_one(site), told)
         async with trio.open_nursery() as nursery:
@@ -546,7 +546,7 @@ async def test_two_drains_at_a_time_are_one(autojump_clock: MockClock) -> None:
             began = trio.current_time()
             nursery.start_soon(partial(site.server.drain, 3002, deadline=3))
         assert trio.current_time() - began == 3
-        assert told == [CloseConnection(3001, "")]
+        assert told == [Frame.close(3001)]
         await site.over.wait()
         await site.server.drain()  # nothing is left to do
 
@@ -561,8 +561,8 @@ async def test_a_drain_that_is_cancelled_leaves_the_server_draining(
         assert site.server.draining
         assert not site.over.is_set()
         assert (await site.visit().ask(upgrade())).status == 503
-        assert await peer.until_close() == CloseConnection(1012, "")
-        await peer.send_close(1012)
+        assert await peer.until_close() == Frame.close(1012)
+        await peer.send(Frame.close(1012))
         await site.server.drain(deadline=1)
         await site.over.wait()
 
@@ -575,9 +575,9 @@ async def test_a_handler_may_drain_its_own_server(autojump_clock: MockClock) -> 
 
     async with serve(handler) as site:
         peer = await open_one(site)
-        await peer.send_frame(0x1, b"go")
-        assert await peer.until_close() == CloseConnection(1012, "")
-        await peer.send_close(1012)
+        await peer.send(Frame(0x1, b"go"))
+        assert await peer.until_close() == Frame.close(1012)
+        await peer.send(Frame.close(1012))
         with trio.fail_after(GRACE + 3):
             await site.over.wait()
 
@@ -586,8 +586,8 @@ async def test_cancelling_a_server_cuts_a_drain_short(autojump_clock: MockClock)
     async with serve(sleep) as site:
         peer = await open_one(site)
         site.nursery.start_soon(partial(site.server.drain, deadline=1000))
-        assert await peer.until_close() == CloseConnection(1012, "")
-        await peer.send_close(1012)
+        assert await peer.until_close() == Frame.close(1012)
+        await peer.send(Frame.close(1012))
         began = trio.current_time()
         site.scope.cancel()
         await site.over.wait()
@@ -600,7 +600,7 @@ async def test_a_drain_of_handlers_in_a_nursery_of_their_own(autojump_clock: Moc
         began = trio.current_time()
         await site.server.drain(deadline=2)
         assert trio.current_time() - began == pytest.approx(GRACE)
-        assert await peer.until_eof() == [CloseConnection(1012, "")]
+        assert await peer.until_end() == [Frame.close(1012)]
         await site.over.wait()
         assert not handlers.child_tasks
 
@@ -611,13 +611,13 @@ async def test_pings_are_answered_while_a_drained_handler_finishes(
     """Up to our Close: nothing may follow that (RFC 6455, section 5.5.1)."""
     async with serve(sleep) as site:
         peer = await open_one(site)
-        await peer.send_frame(PING, b"1")
+        await peer.send(Frame(PING, b"1"))
         await wait_all_tasks_blocked()
         site.nursery.start_soon(partial(site.server.drain, deadline=2))
         await wait_all_tasks_blocked()
-        await peer.send_frame(PING, b"2")
-        await peer.send_close(1012)
-        assert await peer.until_eof() == [Pong(b"1"), CloseConnection(1012, "")]
+        await peer.send(Frame(PING, b"2"))
+        await peer.send(Frame.close(1012))
+        assert await peer.until_end() == [Frame.pong(b"1"), Frame.close(1012)]
 
 
 # Sockets...

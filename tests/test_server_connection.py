@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import trio
 import trustme
-from _helpers import CLOSE, PING, memory_streams
+from _components import until
+from _helpers import CLOSE, PING, break_sending, connected_streams
 from _site import (
     Visitor,
     after_steps,
@@ -21,12 +22,10 @@ from _site import (
     open_one,
     serve,
     sleep,
-    until,
     upgrade,
     websocket_of,
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
-from wsproto.events import CloseConnection, Pong, TextMessage
 
 from trio_ws import (
     CloseInfo,
@@ -44,7 +43,7 @@ from trio_ws._frames import TEXT
 from trio_ws._options import KIB
 from trio_ws._server_connection import ServerConnection, ServerState
 from trio_ws._streams import LINGER_TIME
-from trio_ws.testing import cancellations
+from trio_ws.testing import Frame, cancellations
 
 TIMEOUT = Options().handshake_timeout
 GRACE = Options().close_grace
@@ -142,9 +141,9 @@ async def test_a_handler_that_fails_later_has_the_peer_told_1011(
     async with serve(handler) as site:
         for _ in range(2):
             peer = await open_one(site)
-            assert await peer.until_close() == CloseConnection(1011, "")
-            await peer.send_close(1011)
-            await peer.until_eof()
+            assert await peer.until_close() == Frame.close(1011)
+            await peer.send(Frame.close(1011))
+            await peer.until_end()
         await wait_all_tasks_blocked()
         assert site.server.statistics().close_codes == {1011: 2}
         assert site.server.statistics().handler_errors == 2
@@ -195,9 +194,9 @@ async def test_that_a_room_may_not_be_entered_is_no_error_of_a_handler(
 
     async with serve(handler, Options(on_handler_error="raise")) as site:
         peer = await open_one(site)
-        assert await peer.until_close() == CloseConnection(1013, "it is full")
-        await peer.send_close(1013)
-        await peer.until_eof()
+        assert await peer.until_close() == Frame.close(1013, "it is full")
+        await peer.send(Frame.close(1013))
+        await peer.until_end()
         await wait_all_tasks_blocked()
         assert site.server.statistics().handler_errors == 0
         assert site.server.statistics().close_codes == {1013: 1}
@@ -252,13 +251,13 @@ async def test_a_handlers_error_leaves_the_server_if_the_options_say_so(
     with pytest.RaisesGroup(pytest.RaisesGroup(ValueError)):
         async with serve(handler, Options(on_handler_error="raise")) as site:
             bystander, culprit = await open_one(site), await open_one(site)
-            await culprit.send_frame(TEXT, b"go")
+            await culprit.send(Frame(TEXT, b"go"))
             with trio.CancelScope(shield=True):
-                assert await culprit.until_close() == CloseConnection(1011, "")
-                await culprit.send_close(1011)
-                assert await bystander.until_close() == CloseConnection(1001, "")
-                await bystander.send_close(1001)
-                await bystander.until_eof()
+                assert await culprit.until_close() == Frame.close(1011)
+                await culprit.send(Frame.close(1011))
+                assert await bystander.until_close() == Frame.close(1001)
+                await bystander.send(Frame.close(1001))
+                await bystander.until_end()
     site.assert_nothing_left()
 
 
@@ -284,7 +283,7 @@ async def test_an_error_is_told_even_if_the_client_has_not_waited_for_its_500(
     path: str, autojump_clock: MockClock, log: pytest.LogCaptureFixture
 ) -> None:
     async def handler(request: WebSocketRequest) -> None:
-        site.listener.streams[-1].failure = trio.BrokenResourceError("gone")
+        break_sending(visitor.far, trio.BrokenResourceError("gone"))
         raise ValueError("oops")
 
     class Handler:
@@ -313,12 +312,12 @@ async def test_a_keyboard_interrupt_in_a_handler_ends_the_server_and_all_are_tol
     with pytest.RaisesGroup(KeyboardInterrupt):
         async with serve(handler) as site:
             peers = [await open_one(site) for _ in range(3)]
-            await peers[0].send_frame(TEXT, b"go")
+            await peers[0].send(Frame(TEXT, b"go"))
             with trio.CancelScope(shield=True):
                 for peer in peers:
-                    assert await peer.until_close() == CloseConnection(1001, "")
-                    await peer.send_close(1001)
-                    await peer.until_eof()
+                    assert await peer.until_close() == Frame.close(1001)
+                    await peer.send(Frame.close(1001))
+                    await peer.until_end()
     site.assert_nothing_left()
 
 
@@ -404,7 +403,7 @@ async def test_who_does_not_read_the_apology_is_not_waited_for(
     async with serve(handler) as site:
         began = trio.current_time()
         visitor = site.visit()
-        visitor.far.window = 0
+        visitor.way.buffer = 0
         await visitor.send(upgrade())
         assert await visitor.until_eof() == b""
         assert trio.current_time() - began == TIMEOUT + LINGER_TIME
@@ -469,22 +468,24 @@ async def test_a_page_goes_out_as_long_as_the_client_takes_some_of_it(
 ) -> None:
     async with serve(pages, Options(write_timeout=5)) as site:
         visitor = site.visit()
-        visitor.far.window = 0
+        visitor.way.buffer = 0
         await visitor.send(get("/big"))
         for _ in range(17):
             await trio.sleep(4)
-            visitor.far.open_window(64 * KIB)
+            visitor.way.buffer += 64 * KIB
         assert len((await visitor.answer()).body) == 1024 * KIB
 
 
 async def test_a_client_that_stops_reading_a_page_is_dropped(autojump_clock: MockClock) -> None:
     async with serve(pages, Options(write_timeout=5)) as site:
-        began = trio.current_time()
         visitor = site.visit()
-        visitor.far.window = 100 * KIB
+        visitor.way.buffer = 100 * KIB
         await visitor.send(get("/big"))
+        await trio.sleep(4.9)
+        assert not visitor.left
+        await trio.sleep(0.2)
+        assert visitor.left
         assert len(await visitor.until_eof()) == 100 * KIB
-        assert trio.current_time() - began == 5
 
 
 # One request behind the other...
@@ -504,9 +505,9 @@ async def test_requests_right_behind_each_other_are_answered_in_order_up_to_the_
             + get("/broken")
             + get()
             + upgrade("/echo")
-            + peer.frame(PING, b"p")
-            + peer.frame(TEXT, b"hello")
-            + peer.frame(CLOSE, b"\x03\xe8")
+            + peer.wire(Frame(PING, b"p"))
+            + peer.wire(Frame(TEXT, b"hello"))
+            + peer.wire(Frame(CLOSE, b"\x03\xe8"))
         )
         assert (await visitor.answer()).body == b"welcome"
         head = await visitor.answer(body=False)
@@ -516,8 +517,8 @@ async def test_requests_right_behind_each_other_are_answered_in_order_up_to_the_
         assert (await visitor.answer()).status == 500
         assert (await visitor.answer()).body == b"welcome"
         assert (await visitor.answer()).status == 101
-        frames = await visitor.frames().until_eof()
-        assert frames == [Pong(b"p"), TextMessage("hello"), CloseConnection(1000, "")]
+        frames = await visitor.frames().until_end()
+        assert frames == [Frame.pong(b"p"), Frame.text("hello"), Frame.close(1000)]
 
 
 @pytest.mark.parametrize("cut", range(0, len(upgrade()) + 6, 7))
@@ -526,12 +527,12 @@ async def test_a_close_right_behind_the_request_is_answered(
 ) -> None:
     async with serve(echo) as site:
         visitor = site.visit()
-        data = upgrade() + visitor.frames().frame(CLOSE, b"\x03\xe8")
+        data = upgrade() + visitor.frames().wire(Frame(CLOSE, b"\x03\xe8"))
         await visitor.send(data[:cut])
         await wait_all_tasks_blocked()
         await visitor.send(data[cut:])
         assert (await visitor.answer()).status == 101
-        assert await visitor.frames().until_eof() == [CloseConnection(1000, "")]
+        assert await visitor.frames().until_end() == [Frame.close(1000)]
 
 
 async def test_after_an_upgrade_no_copy_of_the_first_frames_is_kept(
@@ -539,7 +540,7 @@ async def test_after_an_upgrade_no_copy_of_the_first_frames_is_kept(
 ) -> None:
     async with serve(sleep) as site:
         visitor = site.visit()
-        await visitor.send(upgrade() + visitor.frames().frame(TEXT, b"x" * 60 * KIB))
+        await visitor.send(upgrade() + visitor.frames().wire(Frame(TEXT, b"x" * 60 * KIB)))
         await visitor.answer()
         await wait_all_tasks_blocked()
         (connection,) = site.server._state.connections
@@ -615,7 +616,7 @@ async def test_a_client_that_is_lost_is_a_line_for_debugging(
     log.set_level(logging.DEBUG, logger="trio_ws")
     async with serve(pages) as site:
         visitor = site.visit()
-        visitor.far.failure = trio.BrokenResourceError("reset")
+        break_sending(visitor.far, trio.BrokenResourceError("reset"))
         await visitor.send(get())
         assert await visitor.until_eof() == b""
     assert lines(log) == ["lost: reset"]
@@ -626,7 +627,7 @@ async def test_a_failure_of_our_own_ends_one_connection_and_not_the_server(
 ) -> None:
     async with serve(echo) as site:
         visitor = site.visit()
-        visitor.far.failure = RuntimeError("a stream that was not thought through")
+        break_sending(visitor.far, RuntimeError("a stream that was not thought through"))
         await visitor.send(get())
         assert await visitor.until_eof() == b""
         async with site.open() as ws:
@@ -647,15 +648,15 @@ async def test_who_is_refused_and_goes_on_sending_is_listened_to_for_a_moment(
         await visitor.send(b"nonsense\r\n\r\n" + b"x" * 300 * KIB)
         assert (await visitor.answer()).status == 400
         await wait_all_tasks_blocked()
-        assert visitor.far.eof_sent
+        assert visitor.far.socket.did_shutdown_SHUT_WR
         await visitor.send(b"x" * 300 * KIB)
         assert await visitor.until_eof() == b""
         await wait_all_tasks_blocked()
-        assert not visitor.far.closed
+        assert not visitor.left
         await trio.sleep(LINGER_TIME - 0.01)
-        assert not visitor.far.closed
+        assert not visitor.left
         await trio.sleep(0.02)
-        assert visitor.far.closed
+        assert visitor.left
 
 
 # A server that is being drained...
@@ -696,7 +697,7 @@ async def test_who_is_accepted_while_draining_hears_the_goodbye_at_once(
         await wait_all_tasks_blocked()
         site.nursery.start_soon(site.server.drain, 3001, "moving house")
         await visitor.answer()
-        assert await visitor.frames().until_close() == CloseConnection(3001, "moving house")
+        assert await visitor.frames().until_close() == Frame.close(3001, "moving house")
         assert trio.current_time() == 1
 
 
@@ -706,13 +707,13 @@ async def test_a_page_that_is_finished_before_the_drain_holds_up_nothing(
     """Its connection is kept for a further request, and no handler is at work."""
     async with serve(pages) as site:
         visitor = site.visit()
-        visitor.far.window = 0
+        visitor.way.buffer = 0
         await visitor.send(get())  # "Connection: close" has not been said
         await wait_all_tasks_blocked()
         site.nursery.start_soon(site.server.drain)
         await trio.sleep(1)
         began = trio.current_time()
-        visitor.far.open_window()
+        visitor.way.buffer = None
         await site.over.wait()
         assert trio.current_time() == began
 
@@ -760,8 +761,8 @@ async def test_who_is_accepted_when_all_is_over_is_dropped_at_once(
     autojump_clock: MockClock,
 ) -> None:
     state = ServerState(echo, Options(), over=True)
-    stream, _ = memory_streams()
-    await ServerConnection(stream, state).run()
+    _, streams = connected_streams()
+    await ServerConnection(streams["server"], state).run()
     assert not state.connections
     assert trio.current_time() == 0
 
@@ -882,9 +883,12 @@ async def test_a_cancellation_at_any_step_of_accepting_leaves_nothing(
         async with serve(handler, no_interval) as site:
             visitor = site.visit()
             peer = visitor.frames()
-            await visitor.send(upgrade() + peer.frame(TEXT, b"x") + peer.frame(CLOSE, b"\x03\xe8"))
+            await visitor.send(
+                upgrade() + peer.wire(Frame(TEXT, b"x")) + peer.wire(Frame(CLOSE, b"\x03\xe8"))
+            )
             await visitor.stream.send_eof()
             data = await visitor.until_eof()
+            await visitor.stream.aclose()
         assert attempt.over
         assert_told(data)
 

@@ -65,7 +65,7 @@ async def test_a_page_takes_its_time_and_a_client_that_takes_nothing_does_not(
         assert 2000 <= trio.current_time() < 2002
 
         visitor = site.visit()
-        visitor.far.window = 0
+        visitor.way.buffer = 0
         before = trio.current_time()
         await visitor.send(get())
         await visitor.until_eof()

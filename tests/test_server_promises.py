@@ -6,10 +6,9 @@ import logging
 
 import pytest
 import trio
-from _helpers import PING, PONG, RawPeer
+from _helpers import PING, Peer
 from _site import echo, get, open_one, serve, sleep, upgrade
 from trio.testing import MockClock, wait_all_tasks_blocked
-from wsproto.events import CloseConnection, Ping
 
 from trio_ws import (
     CloseInfo,
@@ -19,6 +18,7 @@ from trio_ws import (
     Options,
     WebSocketRequest,
 )
+from trio_ws.testing import Frame
 
 GRACE = Options().close_grace
 
@@ -49,7 +49,7 @@ async def test_cancelling_the_scope_around_a_server_tells_every_peer_within_the_
         mute = [await open_one(site) for _ in range(50)]
         stuck = [await open_one(site) for _ in range(50)]
         for peer in stuck:
-            peer.far.window = 0
+            peer.way.buffer = 0
         half_open = [site.visit() for _ in range(20)]
         for visitor in half_open:
             await visitor.send(upgrade()[:50])
@@ -62,7 +62,7 @@ async def test_cancelling_the_scope_around_a_server_tells_every_peer_within_the_
         assert trio.current_time() - began <= GRACE
         assert told == [CloseInfo(1001, "", "remote", clean=True)] * 100
         for peer in mute:
-            assert await peer.until_eof() == [CloseConnection(1001, "")]
+            assert await peer.until_end() == [Frame.close(1001)]
         for visitor in half_open:
             assert await visitor.until_eof() == b""
         with pytest.raises(trio.BrokenResourceError):
@@ -82,7 +82,7 @@ async def test_the_error_of_a_connection_that_is_over_ends_no_server(
     async with serve(handler, Options(on_handler_error="raise")) as site, site.open() as other:
         peer = await open_one(site)
         if polite:
-            await peer.send_close()
+            await peer.send(Frame.close())
         else:
             await peer.stream.aclose()
         await wait_all_tasks_blocked()
@@ -169,7 +169,7 @@ async def test_a_handler_that_only_produces_is_told_that_its_peer_has_gone(
         peer = await open_one(site)
         began = trio.current_time()
         if end == "Close":
-            await peer.send_close(1001, "going home")
+            await peer.send(Frame.close(1001, "going home"))
         elif end == "EOF":
             await peer.stream.send_eof()
         else:
@@ -193,11 +193,11 @@ async def test_a_handler_that_is_busy_keeps_a_healthy_peer_and_answers_its_pings
             async for message in ws:
                 await ws.send(message)
 
-    async def answer_pings(peer: RawPeer) -> None:
-        while (event := await peer.next_event()) is not None:
-            if isinstance(event, Ping):
+    async def answer_pings(peer: Peer) -> None:
+        while (event := await peer.receive_frame()) is not None:
+            if event.opcode == PING:
                 asked.append(trio.current_time())
-                await peer.send_frame(PONG, bytes(event.payload))
+                await peer.send(Frame.pong(event.payload))
 
     asked: list[float] = []
     impatient = Options(ping_interval=1, ping_timeout=1)
@@ -210,7 +210,7 @@ async def test_a_handler_that_is_busy_keeps_a_healthy_peer_and_answers_its_pings
             assert trio.current_time() == 6
         peer = await open_one(site)
         site.nursery.start_soon(answer_pings, peer)
-        await peer.send_frame(PING, b"are you there?")
+        await peer.send(Frame(PING, b"are you there?"))
         await trio.sleep(5.5)
         assert len(site.server.connections) == 1
     assert len(asked) == 5

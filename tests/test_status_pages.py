@@ -8,11 +8,11 @@ import trio.testing
 from _site import Visitor, echo, get, serve, upgrade
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
-from wsproto.events import TextMessage
 
 from trio_ws import Request, Response, Rooms, Routes, WebSocketRequest, health_page, metrics_page
 from trio_ws._frames import TEXT
 from trio_ws._http_request import parse_request
+from trio_ws.testing import Frame
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -49,7 +49,7 @@ async def test_health_is_ok_until_the_server_is_drained(autojump_clock: MockCloc
         assert answer.headers["Retry-After"] == "5"
         head = await site.visit().ask(get("/health", method="HEAD"), body=False)
         assert head.status == 503
-        await keeps_it_busy.send_close(1012)
+        await keeps_it_busy.send(Frame.close(1012))
 
 
 async def test_metrics_show_what_has_been_done(autojump_clock: MockClock) -> None:
@@ -74,13 +74,13 @@ async def test_metrics_show_what_has_been_done(autojump_clock: MockClock) -> Non
             await site.visit().ask(upgrade(path))
         await site.visit().ask(get("/missing"))
         ended = await site.visit().switch(upgrade("/echo"))
-        await ended.send_frame(TEXT, b"hello")
-        assert await ended.next_event() == TextMessage("hello")
-        await ended.send_close(4000)
-        await ended.until_eof()
+        await ended.send(Frame(TEXT, b"hello"))
+        assert await ended.receive_frame() == Frame.text("hello")
+        await ended.send(Frame.close(4000))
+        await ended.until_end()
         open_ = await site.visit().switch(upgrade("/echo"))
-        await open_.send_frame(TEXT, b"hello")
-        assert await open_.next_event() == TextMessage("hello")
+        await open_.send(Frame(TEXT, b"hello"))
+        assert await open_.receive_frame() == Frame.text("hello")
         await trio.testing.wait_all_tasks_blocked()
 
         after = await read_metrics(site.visit())

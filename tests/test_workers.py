@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from _redis import until
+from _components import PATIENCE, until
+from _helpers import settle
 
 from trio_ws import Request, Response, Routes, open_websocket
 from trio_ws import _workers as workers
@@ -79,7 +80,7 @@ async def supervised(command: list[str], count: int) -> AsyncIterator[int]:
     """Run workers; yield their port. They have to be gone soon after the block."""
     posts = open_posts("127.0.0.1", 0, count)
     port: int = posts[0].sockets[0].getsockname()[1]
-    with trio.fail_after(60):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             await nursery.start(Supervisor(command, posts).run)
             yield port
@@ -105,7 +106,7 @@ async def pid(port: int) -> int:
 async def pids(port: int, count: int) -> set[int]:
     """Ask until so many have answered."""
     found: set[int] = set()
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while len(found) < count:
             found.add(await pid(port))
     return found
@@ -155,6 +156,7 @@ async def test_workers_are_exchanged_and_nobody_is_refused(
     async def ask(port: int) -> None:
         while True:
             answers.append(await pid(port))
+            await trio.sleep(0.01)  # or the new workers would hardly get to run
 
     async with supervised(command, 2) as port:
         before = await pids(port, 2)
@@ -166,9 +168,9 @@ async def test_workers_are_exchanged_and_nobody_is_refused(
                 nursery.start_soon(ask, port)
             tell(signal.SIGHUP)
             assert (await ws.wait_closed()).code == 1012
-            await until(lambda: caplog.text.count("is exchanged") == 2, patience=20)
+            await until(lambda: caplog.text.count("is exchanged") == 2)
             answers.clear()
-            await until(lambda: len(answers) > 50, patience=20)
+            await until(lambda: len(answers) > 50)
             nursery.cancel_scope.cancel()
         after = await pids(port, 2)
         assert not before & after
@@ -182,7 +184,7 @@ async def test_a_new_worker_that_does_not_serve_replaces_nobody(
         before = await pid(port)
         make("broken")
         tell(signal.SIGHUP)
-        await until(lambda: "worker 1 stays" in caplog.text, patience=20)
+        await until(lambda: "worker 1 stays" in caplog.text)
         assert await pid(port) == before
         tell(signal.SIGTERM)
 
@@ -190,7 +192,7 @@ async def test_a_new_worker_that_does_not_serve_replaces_nobody(
 async def test_workers_that_never_serve_are_a_failure(command: list[str]) -> None:
     make("broken")
     posts = open_posts("127.0.0.1", 0, 2)
-    with trio.fail_after(30), pytest.raises(WorkerFailed, match="said why"):
+    with trio.fail_after(PATIENCE), pytest.raises(WorkerFailed, match="said why"):
         await Supervisor(command, posts).run()
     assert all(sock.fileno() == -1 for post in posts for sock in post.sockets)
 
@@ -200,7 +202,7 @@ async def test_a_worker_that_takes_too_long_to_serve_is_killed(
 ) -> None:
     monkeypatch.setattr(workers, "START", 0.3)
     make("slow")
-    with trio.fail_after(30), pytest.raises(WorkerFailed):
+    with trio.fail_after(PATIENCE), pytest.raises(WorkerFailed):
         await Supervisor(command, open_posts("127.0.0.1", 0, 1)).run()
 
 
@@ -224,7 +226,7 @@ async def test_a_worker_that_keeps_ending_is_tried_less_and_less_often(
         await nursery.start(Supervisor(command, posts).run)
         make("broken")
         assert await get(port, "/crash") == b""
-        await until(lambda: posts[0].pause > 0.3, patience=20)
+        await until(lambda: posts[0].pause > 0.3)
         tell(signal.SIGHUP)  # there is none to be exchanged
         mend("broken")
         assert await pid(port)
@@ -352,7 +354,7 @@ async def on_duty(
         await duty.serve(routes, ssl_context=ssl_context)
 
     try:
-        with trio.fail_after(20), ours:
+        with trio.fail_after(PATIENCE), ours:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(do_duty)
                 assert await trio.to_thread.run_sync(ours.recv, 1) == b"+"
@@ -375,9 +377,9 @@ async def test_a_worker_answers_those_whom_it_has_accepted(
         on_duty(monkeypatch) as (port, _),
         await trio.open_tcp_stream("127.0.0.1", port) as stream,
     ):
-        await trio.sleep(0.05)
+        await settle()
         tell(signal.SIGTERM)
-        await trio.sleep(0.05)
+        await settle()
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
 

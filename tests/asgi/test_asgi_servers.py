@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trio
 import trustme
 from _asgi import context_for, run_hypercorn
 from _browser import launch_browser, open_browser
+from _components import until
 from quart_trio import QuartTrio
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -103,8 +103,7 @@ async def test_hypercorn_does_not_tell_the_clients_close_code() -> None:
     async with run_hypercorn(to_asgi(handler)) as server:
         async with server.open("/") as ws:
             await ws.aclose(4321, "nobody will know")
-        while not infos:  # noqa: ASYNC110  # nobody would set an event
-            await trio.sleep(0.01)
+        await until(lambda: bool(infos))
     assert [(info.code, info.initiator) for info in infos] == [(1006, "lost")]
 
 

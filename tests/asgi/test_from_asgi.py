@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from _components import PATIENCE
 from _site import Site, get, serve
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
@@ -82,6 +83,7 @@ async def test_the_scope_of_a_websocket(autojump_clock: MockClock) -> None:
     ):
         await wait_all_tasks_blocked()
         (scope,) = app.scopes
+        (visitor,) = site.listener.visitors
     headers = scope.pop("headers")
     assert (b"host", b"test") in headers
     assert (b"x-me", "é".encode("latin-1")) in headers
@@ -94,8 +96,8 @@ async def test_the_scope_of_a_websocket(autojump_clock: MockClock) -> None:
         "raw_path": b"/caf%C3%A9/x",
         "query_string": b"a=%201",
         "root_path": "",
-        "client": None,
-        "server": None,
+        "client": visitor.stream.socket.getsockname(),
+        "server": ("192.0.2.1", 80),
         "subprotocols": ["a", "b"],
         "extensions": {"websocket.http.response": {}},
         "state": {},
@@ -597,7 +599,7 @@ async def test_a_lifespan_that_fails_in_between_ends_the_server() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
-        await trio.sleep(0.01)
+        await wait_all_tasks_blocked()
         raise KeyError("oops")
 
     with pytest.RaisesGroup(KeyError):
@@ -610,7 +612,7 @@ async def test_a_shutdown_that_takes_too_long_is_cut_short() -> None:
         await send({"type": "lifespan.startup.complete"})
         await trio.sleep_forever()
 
-    with trio.fail_after(3):
+    with trio.fail_after(PATIENCE):
         await run_for_a_moment(app, options=Options(close_grace=0.05))
 
 

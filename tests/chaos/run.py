@@ -95,7 +95,7 @@ class Program:
         self._process = await trio.lowlevel.open_process(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             assert await self._line() == b"ready\n"
 
     def send(self, number: int) -> None:
@@ -106,7 +106,7 @@ class Program:
     async def wait(self) -> None:
         """Wait for its end."""
         assert self._process is not None
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             await self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
@@ -117,7 +117,7 @@ class Program:
         assert self._process is not None
         assert self._process.stdin is not None
         await self._process.stdin.send_all(what.encode() + b"\n")
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             return json.loads(await self._line())
 
     async def _line(self) -> bytes:
@@ -182,7 +182,7 @@ class Chaos:
     happened: Counter[str] = attrs.field(factory=Counter)
 
     async def reign(self, seconds: float) -> None:
-        """Break something, mend it, and so on, for so long."""
+        """Break something, mend it, and so on, for so long; a slow machine does it twice, too."""
         things: list[Callable[[], Awaitable[None]]] = [
             partial(self.end_front, signal.SIGKILL),
             partial(self.end_front, signal.SIGTERM),
@@ -192,7 +192,7 @@ class Chaos:
             *([] if self.link is None else [self.take_link_down]),
         ]
         end = trio.current_time() + seconds
-        while trio.current_time() < end:
+        while trio.current_time() < end or self.happened.total() < 2:
             await trio.sleep(self.chance.uniform(0, 4))
             await self.chance.choice(things)()
 

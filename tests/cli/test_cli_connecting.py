@@ -20,12 +20,21 @@ import pytest
 import trio
 import trustme
 from _command import run_command, run_to_end
+from _components import PATIENCE, until
+from trio.testing import MockClock
 
 from trio_ws import Backoff, Server, WebSocketRequest, open_reconnecting, serve_websocket
 from trio_ws._cli import _connecting, main, make_parser
-from trio_ws._cli._connecting import LineReader, TerminalSurface, run_connect
+from trio_ws._cli._connecting import (
+    LineReader,
+    PlainSurface,
+    TerminalSurface,
+    run_connect,
+)
+from trio_ws._cli._talking import Talk
 from trio_ws._cli._usage import UsageError
 from trio_ws._messages import CloseInfo
+from trio_ws.testing import open_pair
 
 Handler = Callable[[WebSocketRequest], Awaitable[None]]
 
@@ -52,7 +61,7 @@ async def echo(request: WebSocketRequest) -> None:
 
 
 def parse(url: str, *arguments: str) -> argparse.Namespace:
-    return make_parser().parse_args(["connect", url, "--linger", "0.2", *arguments])
+    return make_parser().parse_args(["connect", url, "--linger", "0.5", *arguments])
 
 
 class Piped:
@@ -70,7 +79,7 @@ class Piped:
         if not leave_open:
             os.close(writing)
         try:
-            with open(reading) as source, trio.fail_after(10):  # noqa: ASYNC230, PTH123  # a pipe
+            with open(reading) as source, trio.fail_after(PATIENCE):  # noqa: ASYNC230, PTH123  # a pipe
                 self._monkeypatch.setattr(sys, "stdin", source)
                 url = f"ws://127.0.0.1:{server.port}/"
                 return await run_connect(parse(url, *arguments))
@@ -113,17 +122,26 @@ async def test_a_line_that_is_no_text_is_left_out(piped: Piped) -> None:
     assert "trio-ws: 'utf-8' codec can't decode" in err
 
 
-async def test_after_the_last_line_it_waits_until_the_answers_cease(piped: Piped) -> None:
-    async def answer_slowly(request: WebSocketRequest) -> None:
-        async with request.accept() as ws:
-            await ws.receive()
-            for _ in range(3):
-                await trio.sleep(0.15)
-                await ws.send("and on")
+async def test_after_the_last_line_it_waits_until_the_answers_cease(
+    autojump_clock: MockClock,
+) -> None:
+    """In memory: how long answers take on a real network, a busy machine decides."""
 
-    async with serving(answer_slowly) as server:
-        assert await piped(server, b"go on\n") == 0
-    assert piped.said() == ("and on\n" * 3, "")
+    class NothingToSay(PlainSurface):
+        async def next_command(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    shown = io.StringIO()
+    async with open_pair() as (client, server), trio.open_nursery() as nursery:
+        talk = Talk(NothingToSay(io.StringIO(), shown), linger=0.2, ping=None)
+        nursery.start_soon(talk.obey)
+        nursery.start_soon(talk.hold, client)
+        for _ in range(3):
+            await trio.sleep(0.15)
+            await server.send("and on")
+        assert (await server.wait_closed()).code == 1000
+        assert 3 * 0.15 + 0.2 <= trio.current_time() <= 3 * 0.15 + 2 * 0.2
+    assert shown.getvalue() == "and on\n" * 3
 
 
 async def test_the_server_may_end_it_while_stdin_is_open(piped: Piped) -> None:
@@ -150,10 +168,15 @@ async def test_a_close_that_is_not_polite_exits_with_1(piped: Piped) -> None:
 
 
 async def test_pings_tell_the_latency_on_stderr(piped: Piped) -> None:
-    async with serving(echo) as server:
-        assert await piped(server, b"x\n", "--ping", "0.05") == 0
-    out, err = piped.said()
-    assert out == "x\n"
+    async def leave_at_the_third(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            for _ in range(3):
+                before = ws.statistics().bytes_received
+                await until(lambda: ws.statistics().bytes_received > before)  # noqa: B023  # now
+
+    async with serving(leave_at_the_third) as server:
+        assert await piped(server, b"", "--ping", "0.05", leave_open=True) == 0
+    _, err = piped.said()
     assert err.count("ping: ") >= 2
     assert err.endswith(" ms\n")
 
@@ -470,9 +493,13 @@ def test_without_arguments_those_of_the_process_are_taken(
 
 
 async def test_as_a_program_it_talks_and_exits() -> None:
-    async with serving(echo) as server:
+    async def echo_once(request: WebSocketRequest) -> None:
+        async with request.accept() as ws:
+            await ws.send(await ws.receive())
+
+    async with serving(echo_once) as server:
         url = f"ws://127.0.0.1:{server.port}/"
-        code, out, err = await run_to_end("connect", url, "--linger", "0.2", stdin=b"hello\n")
+        code, out, err = await run_to_end("connect", url, "--linger", "60", stdin=b"hello\n")
         assert (code, out, err) == (0, "hello\n", "")
         assert (await run_to_end("connect", url + "\t"))[0] == 2
 
@@ -483,16 +510,20 @@ async def test_who_has_read_enough_may_leave() -> None:
             while True:
                 await ws.send("x" * 1000)
 
+    reading, writing = os.pipe()
     async with serving(chatter) as server:
         url = f"ws://127.0.0.1:{server.port}/"
-        command = f"sleep 5 | {sys.executable} -m trio_ws connect {url} | head -n 2; wait"
-        with trio.fail_after(30):
+        command = f"{sys.executable} -m trio_ws connect {url} | head -n 2"
+        with trio.fail_after(PATIENCE):
             result = await trio.run_process(
-                ["/bin/bash", "-c", f"{command}; exit ${{PIPESTATUS[1]}}"],
+                ["/bin/bash", "-c", command],
+                stdin=reading,
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
             )
+    os.close(reading)
+    os.close(writing)  # not before: who has more to say leaves, too
     assert result.stdout.decode() == ("x" * 1000 + "\n") * 2
     assert result.stderr == b""
 

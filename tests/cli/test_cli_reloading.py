@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import trio
 from _command import run_command
+from _components import PATIENCE
 
 from trio_ws import open_websocket
 from trio_ws._cli import main
-from trio_ws._cli._reloading import run_reloading
+from trio_ws._cli._reloading import _interrupt, run_reloading
 from trio_ws._cli._usage import UsageError
 
 APP = """
@@ -85,7 +87,7 @@ async def test_a_change_starts_a_new_server(app: Path) -> None:
 
 async def test_a_signal_ends_it_and_its_server(app: Path) -> None:
     """The same from inside, where it can be measured."""
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             codes: list[int] = []
 
@@ -110,7 +112,7 @@ async def test_a_signal_ends_it_and_its_server(app: Path) -> None:
 
 async def test_a_server_that_has_ended_is_started_anew(app: Path) -> None:
     await trio.Path(app).write_text("this is no Python")
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             arguments = ["serve", "an_app:handler", "--unix", "socket", "--reload"]
             nursery.start_soon(run_reloading, arguments)
@@ -132,3 +134,19 @@ async def test_what_is_not_installed_is_wrong_use(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     with pytest.raises(UsageError, match="watchfiles"):
         await run_reloading(["serve", "--reload"])
+
+
+async def test_a_server_that_does_not_hear_it_is_ended_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trio_ws._cli._reloading.PATIENCE", 0.1)
+    deaf = (
+        "import signal, time; signal.signal(2, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    )
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", deaf], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    await process.stdout.receive_some()
+    await _interrupt(process)
+    assert process.returncode == -signal.SIGKILL

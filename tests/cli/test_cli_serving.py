@@ -15,6 +15,7 @@ import pytest
 import trio
 import trustme
 from _command import run_command
+from _components import PATIENCE
 
 from trio_ws import (
     ConnectionClosed,
@@ -97,7 +98,7 @@ async def serving(
     async def run() -> None:
         state.codes.append(await options.run(options))
 
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
             while not state.place:
@@ -244,7 +245,7 @@ def test_where_it_cannot_listen_is_told(
 def test_a_port_that_there_is_not_is_told(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["echo", f"--port={port}"])
-    assert f"argument --port: invalid port value: '{port}'" in capsys.readouterr().err
+    assert f"argument --port: '{port}' is not a port: 0 to 65535" in capsys.readouterr().err
 
 
 def test_a_descriptor_of_a_file_is_no_socket(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trio
 from _command import PROGRAM
-from _components import require
+from _components import PATIENCE, require
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import PipeInput, create_pipe_input
@@ -66,7 +66,7 @@ def keyboard_and_screen() -> Iterator[tuple[PipeInput, Screen, Vt100_Output]]:
 
 
 async def until(screen: Screen, text: str) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while text not in screen.text:  # noqa: ASYNC110  # nobody would set an event
             await trio.sleep(0.01)
 
@@ -89,7 +89,7 @@ async def test_ctrl_c_and_ctrl_d_end_the_lines(key: str) -> None:
     with keyboard_and_screen() as (keyboard, screen, output):
         async with open_terminal(source=keyboard, sink=output) as terminal:
             keyboard.send_text(key)
-            with trio.fail_after(10), pytest.raises(trio.EndOfChannel):
+            with trio.fail_after(PATIENCE), pytest.raises(trio.EndOfChannel):
                 await terminal.lines.receive()
             terminal.show("about", "the last word")
             terminal._leave()  # whoever asks once more asks for nothing
@@ -128,7 +128,7 @@ async def connect_at(
     monkeypatch.setattr(sys, "stdin", Tty())
     monkeypatch.setattr(sys, "stdout", Tty())
     options = make_parser().parse_args(["connect", url, *more])
-    with create_app_session(input=keyboard, output=output), trio.fail_after(10):
+    with create_app_session(input=keyboard, output=output), trio.fail_after(PATIENCE):
         return await run_connect(options)
 
 
@@ -235,7 +235,7 @@ class Tmux:
 
     async def until(self, text: str, *, more: str = "") -> str:
         """Return the screen once it shows the text."""
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while True:
                 screen = await self.run("capture-pane", "-p", *more.split())
                 if text in screen:
@@ -271,7 +271,7 @@ async def test_in_a_real_terminal(tmp_path: Path) -> None:
             coloured = await tmux.until("< {", more="-e")
             assert "\x1b[32m< {" in coloured
             await tmux.type("Up", "Up", "Enter")  # the JSON again
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 while True:
                     if (await tmux.run("capture-pane", "-p")).count("< {") == 2:
                         break

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from _components import PATIENCE
 
 from trio_ws._cli import main
 
@@ -64,7 +65,7 @@ async def test_several_workers_serve_what_a_block_opens(app: str) -> None:
     assert output is not None
     async with output:
         try:
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE):
                 said = b""
                 while not said.endswith(b"\n"):
                     said += await output.receive_some()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 from _browser import launch_browser
+from _components import PATIENCE
 
 import trio_ws
 from trio_ws.compat import trio_websocket
@@ -54,7 +55,7 @@ async def start(task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) ->
 
 async def test_selenium_drives_a_page(url: str, cdp: Any) -> None:
     devtools = cdp.devtools
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             port = await nursery.start(start)
             async with cdp.open_cdp(url) as connection:
@@ -90,7 +91,7 @@ async def test_selenium_drives_a_page(url: str, cdp: Any) -> None:
 
 
 async def test_selenium_is_told_that_the_connection_is_closed(url: str, cdp: Any) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with cdp.open_cdp(url) as connection:
             await connection.execute(cdp.devtools.target.get_targets())
         with pytest.raises(cdp.CdpConnectionClosed) as caught:
@@ -99,7 +100,7 @@ async def test_selenium_is_told_that_the_connection_is_closed(url: str, cdp: Any
 
 
 async def test_selenium_is_told_that_the_browser_has_gone(cdp: Any) -> None:
-    with launch_browser() as url, trio.fail_after(30):
+    with launch_browser() as url, trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             connection = await cdp.connect_cdp(nursery, url)
             await connection.execute(cdp.devtools.browser.close())

@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import pytest
 import trio
 import trustme
-from _components import require
+from _components import PATIENCE, free_port, require
 
 from trio_ws import (
     HandshakeError,
@@ -26,9 +25,6 @@ from trio_ws import (
     open_websocket,
     serve_websocket,
 )
-
-LONGEST_TEST: Final = 30
-START_TIME: Final = 10
 
 AUTHORITY = trustme.CA()
 
@@ -39,13 +35,6 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
@@ -59,7 +48,7 @@ def running(port: int, *command: str) -> Iterator[None]:
         start_new_session=True,
     ) as process:
         try:
-            give_up = time.monotonic() + START_TIME
+            give_up = time.monotonic() + PATIENCE
             while time.monotonic() < give_up and process.poll() is None:
                 with contextlib.suppress(OSError):
                     socket.create_connection(("127.0.0.1", port), 1).close()
@@ -71,7 +60,7 @@ def running(port: int, *command: str) -> Iterator[None]:
         finally:
             process.terminate()
             try:
-                process.wait(5)
+                process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -157,7 +146,7 @@ async def serving(*, tls: bool) -> AsyncIterator[tuple[str, ssl.SSLContext | Non
     async with trio.open_nursery() as nursery:
         start = partial(serve_websocket, host="127.0.0.1", ssl_context=context)
         server = await nursery.start(start, echo, 0)
-        with trio.fail_after(LONGEST_TEST):  # noqa: ASYNC100  # the test that it yields to waits
+        with trio.fail_after(PATIENCE):  # noqa: ASYNC100  # the test that it yields to waits
             yield f"{'wss' if tls else 'ws'}://localhost:{server.port}/", trusting
         nursery.cancel_scope.cancel()
 

@@ -34,7 +34,7 @@ from trio_ws import (
     serve_websocket,
 )
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 60.0
 """Seconds for any step: what blocks in a thread cannot be cancelled, so it ends by itself."""
 
 MESSAGES: Final = {

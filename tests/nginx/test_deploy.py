@@ -16,8 +16,9 @@ from typing import Any, Final
 import attrs
 import trio
 import trustme
-from _nginx import free_port, run_nginx, write_config
-from _redis import RedisServer, redis_server, until
+from _components import PATIENCE, free_port, until
+from _nginx import run_nginx, write_config
+from _redis import RedisServer, redis_server
 
 from trio_ws import ConnectionLost, open_websocket
 
@@ -77,7 +78,7 @@ class Site:
             return None
 
     async def until_ready(self, port: int, status: int) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while await self.ask(port, "/ready") != status:  # noqa: ASYNC110  # it is far away
                 await trio.sleep(0.02)
 
@@ -94,11 +95,14 @@ async def deployed(folder: Path) -> AsyncGenerator[Site, None]:
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(key))
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    port = await free_port()
-    ports = (await free_port(), await free_port())
+    port = free_port()
+    ports = (free_port(), free_port())
     rights = [line for line in REDIS_CONF.splitlines() if line.startswith("user ")]
     (folder / "users.acl").write_text("\n".join([*rights, ""]))
-    with redis_server("--aclfile", str(folder / "users.acl")) as redis, trio.fail_after(60):
+    with (
+        redis_server("--aclfile", str(folder / "users.acl")) as redis,
+        trio.fail_after(2 * PATIENCE),
+    ):
         site = Site(port, context, ports, redis, {})
         try:
             async with trio.open_nursery() as nursery:

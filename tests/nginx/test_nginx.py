@@ -14,7 +14,8 @@ import attrs
 import pytest
 import trio
 import trustme
-from _nginx import SITE, free_port, run_nginx, write_config
+from _components import PATIENCE, free_port
+from _nginx import SITE, run_nginx, write_config
 
 from trio_ws import (
     ConnectionLost,
@@ -91,7 +92,7 @@ async def open_site(folder: Path, options: Options = OPTIONS) -> AsyncGenerator[
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(key))
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             one, two = [
                 await nursery.start(
@@ -101,7 +102,7 @@ async def open_site(folder: Path, options: Options = OPTIONS) -> AsyncGenerator[
                 )
                 for name in ("one", "two")
             ]
-            port = await free_port()
+            port = free_port()
             config = write_config(folder, port, (one.port, two.port), key)
             async with run_nginx(config, port):
                 yield Site(port, (one, two), context)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from _components import until
 from _helpers import settle
-from _redis import open_broker_on, redis_server, until
+from _redis import open_broker_on, redis_server, refusal
 
 from trio_ws import BrokerDown, History, Rooms
 from trio_ws.redis import _service, open_rooms
@@ -184,14 +185,14 @@ async def test_a_link_on_which_nothing_is_heard_is_down() -> None:
 
 
 async def test_redis_remembers_rooms_in_which_nothing_is_said(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, brisk: None
 ) -> None:
     monkeypatch.setattr(_service, "STATE_LIFE", 0.3)
     endless = History(age=None)
     with redis_server() as server:
         async with (
-            open_rooms(server.url, timeout=0.2) as rooms,
-            open_rooms(server.url, prefix="endless", history=endless, timeout=0.2) as others,
+            open_rooms(server.url) as rooms,
+            open_rooms(server.url, prefix="endless", history=endless) as others,
             rooms.subscribe("a"),
             others.subscribe("a"),
         ):
@@ -199,7 +200,7 @@ async def test_redis_remembers_rooms_in_which_nothing_is_said(
                 server.command("EXPIRE", f"{prefix}:{{a}}:state", "60")
             await until(lambda: server.command("TTL", "trio_ws:{a}:state") == b":3600\r\n")
             await trio.sleep(0.2)
-            assert server.command("TTL", "endless:{a}:state") == b":60\r\n"
+            assert 0 < int(server.command("TTL", "endless:{a}:state")[1:]) <= 60
 
 
 @asynccontextmanager
@@ -224,9 +225,7 @@ async def test_an_answer_that_no_redis_gives_is_logged(caplog: pytest.LogCapture
     sha = [b"$40\r\n%b\r\n" % script.sha.encode() for script in (_service.PUBLISH, _service.FETCH)]
     role, info = b"*1\r\n$6\r\nmaster\r\n", b"$7\r\nnothing\r\n"
     async with fake_redis(hello, role, info, *sha) as url:
-        with pytest.raises(BrokerDown):
-            async with open_rooms(url, patience=0.3):
-                pytest.fail("that is no Redis")
+        await refusal(url)
     assert "failed" in "".join(
         each.message for each in caplog.records if each.levelno == logging.ERROR
     )
@@ -234,9 +233,7 @@ async def test_an_answer_that_no_redis_gives_is_logged(caplog: pytest.LogCapture
 
 async def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
     async with fake_redis() as url:
-        with pytest.raises(BrokerDown):
-            async with open_rooms(url, patience=0.5, timeout=0.1):
-                pytest.fail("that is no Redis")
+        assert "timed out" in await refusal(url, timeout=0.04)
 
 
 async def test_a_room_that_becomes_stale_while_it_is_fetched_has_another_turn() -> None:

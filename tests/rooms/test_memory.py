@@ -21,14 +21,14 @@ async def test_what_waits_for_slow_members_draws_on_it_once(autojump_clock: Mock
     async with bounded(100 * KIB, member, send_buffer=1) as (site, budget):
         for _ in range(3):
             await open_one(site)
-        for stream in site.listener.streams:
-            stream.window = 0
+        for visitor in site.listener.visitors:
+            visitor.way.buffer = 0
         for _ in range(4):  # the first goes out, as far as the connection is concerned
             await rooms.publish("a", b"x" * 10 * KIB)
         assert rooms.statistics().total.queued == 9
         assert budget.used == 30 * KIB
-        for stream in site.listener.streams:
-            stream.open_window()
+        for visitor in site.listener.visitors:
+            visitor.way.buffer = None
         await settle()
         assert budget.used == 0
 
@@ -42,8 +42,8 @@ async def test_a_room_full_of_slow_members_stays_within_it(autojump_clock: MockC
 
     async with bounded(100 * KIB, member, send_buffer=1) as (site, budget):
         peers = [await open_one(site, f"/{index % 4}") for index in range(8)]
-        for stream in site.listener.streams[:6]:
-            stream.window = 0
+        for visitor in site.listener.visitors[:6]:
+            visitor.way.buffer = 0
         for _ in range(30):
             for index in range(4):
                 await rooms.publish(f"/{index}", b"x" * KIB)
@@ -51,7 +51,7 @@ async def test_a_room_full_of_slow_members_stays_within_it(autojump_clock: MockC
                 assert budget.used <= budget.limit
         assert 4 <= len(site.server.connections) < 8
         for peer in peers[6:]:
-            assert len([await peer.next_message() for _ in range(30)]) == 30
+            assert len([await peer.receive_message() for _ in range(30)]) == 30
 
 
 async def test_what_is_made_for_one_member_counts_for_it_alone(
@@ -69,8 +69,8 @@ async def test_what_is_made_for_one_member_counts_for_it_alone(
     async with bounded(100 * KIB, member) as (site, budget):
         for _ in range(2):
             await open_one(site)
-        for stream in site.listener.streams:
-            stream.window = 0
+        for visitor in site.listener.visitors:
+            visitor.way.buffer = 0
         await rooms.publish("a", b"x" * 999)
         assert budget.used == 2 * 1004
 
@@ -84,7 +84,7 @@ async def test_latest_counts_what_it_keeps(autojump_clock: MockClock) -> None:
 
     async with bounded(100 * KIB, member) as (site, budget):
         await open_one(site)
-        site.listener.streams[0].window = 0
+        site.listener.visitors[0].way.buffer = 0
         for size in (100, 200, 300, 50):
             await rooms.publish("a", b"x" * size, key="k")
         assert budget.used == 50

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from _components import PATIENCE, free_port
 from trio.testing import MockClock
 
 from trio_ws import ConnectionRejected, Routes, WebSocketRequest, open_websocket
@@ -105,12 +106,10 @@ trio.run(serve_websocket, routes, PORT)
 
 
 async def test_b17_one_line_runs_the_app(tmp_path: Path) -> None:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listener.socket.getsockname()[1]
-    await listener.aclose()
+    port = free_port()
     program = trio.Path(tmp_path / "app.py")
     await program.write_text(PROGRAM.replace("PORT", str(port)))
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.run_process, [sys.executable, str(program)])
             while True:

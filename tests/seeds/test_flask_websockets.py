@@ -132,11 +132,11 @@ async def test_f8_every_client_gets_the_time_every_second(autojump_clock: MockCl
         await wait_all_tasks_blocked()
         nursery.start_soon(time_server.tick, rooms)
         start = trio.current_time()
-        ticks = [await one.receive() for _ in range(3)]
-        assert trio.current_time() - start == pytest.approx(2)
-        assert [await other.receive() for _ in range(3)] == ticks
+        ticks = [await one.receive() for _ in range(61)]
+        assert trio.current_time() - start == pytest.approx(60)
+        assert [await other.receive() for _ in range(61)] == ticks
         nursery.cancel_scope.cancel()
-    assert time.monotonic() - began < 2  # of real time
+    assert time.monotonic() - began < 30  # of real time
 
 
 async def test_f9_a_dead_member_does_not_stop_a_publish(autojump_clock: MockClock) -> None:

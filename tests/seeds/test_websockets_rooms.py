@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 import trio
-from _redis import redis_server, until
+from _components import PATIENCE, until
+from _redis import redis_server
 
 from trio_ws import WebSocketRequest, open_websocket, serve_websocket
 from trio_ws.redis import open_rooms
@@ -35,6 +36,6 @@ async def test_w9_a_handler_subscribes_to_a_broker_that_other_processes_publish_
                 await until(lambda: len(rooms.members("news")) == 1)
                 command = [sys.executable, "-c", PUBLISHER, redis.url]
                 await trio.run_process(command, capture_stderr=True)
-                with trio.fail_after(20):
+                with trio.fail_after(PATIENCE):
                     assert await ws.receive() == "from another process"
             nursery.cancel_scope.cancel()

@@ -19,6 +19,10 @@ DEBOUNCE: Final = 200
 """Milliseconds in which changes count as one: editors and git write several files at once."""
 
 
+PATIENCE: Final = 10.0
+"""Seconds that a server has to end: twice its ``close_grace``."""
+
+
 async def run_reloading(arguments: Sequence[str]) -> int:
     """Run this very command without ``--reload`` in a process, and anew after each change.
 
@@ -62,9 +66,7 @@ class _Child:
 
     async def stop(self) -> None:
         """End it as Ctrl-C would: its clients hear Close 1001, and come back to the next."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-        await self._process.wait()
+        await _interrupt(self._process)
 
 
 async def _start(nursery: trio.Nursery, command: list[str]) -> _Child:
@@ -79,5 +81,15 @@ async def _start(nursery: trio.Nursery, command: list[str]) -> _Child:
 
 
 async def _interrupt(process: trio.Process) -> None:
-    process.send_signal(signal.SIGINT)
+    """End a server gently, and if it does not hear that, all the same.
+
+    A Python that is just starting may lose a KeyboardInterrupt: what is raised in the callback
+    of a weak reference, by an import for one, is printed and forgotten.
+    """
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    with trio.move_on_after(PATIENCE):
+        await process.wait()
+        return
+    process.kill()
     await process.wait()
