@@ -24,6 +24,7 @@ from trio_ws import (
 )
 from trio_ws._cli import main, make_parser
 from trio_ws._cli._serving import run_echo, run_serve
+from trio_ws._cli._usage import UsageError
 
 APP = """
 from trio_ws import Response, Routes
@@ -246,6 +247,14 @@ def test_a_port_that_there_is_not_is_told(port: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit, match="2"):
         main(["echo", f"--port={port}"])
     assert f"argument --port: '{port}' is not a port: 0 to 65535" in capsys.readouterr().err
+
+
+async def test_a_port_in_use_is_named() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} of '127.0.0.1' is in use: stop what"):
+            await run_echo(parse("echo", "--port", str(port)))
 
 
 def test_a_descriptor_of_a_file_is_no_socket(

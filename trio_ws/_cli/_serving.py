@@ -205,7 +205,8 @@ async def serve_until_signal(handler: Handler, options: argparse.Namespace) -> i
                     await server.drain(deadline=options.drain)
                 nursery.cancel_scope.cancel(reason="a signal came")
     if failure is not None:
-        raise UsageError(f"cannot listen on {place}: {failure.strerror or failure}")
+        why = [str(failure.strerror or failure), *getattr(failure, "__notes__", ())]
+        raise UsageError(f"cannot listen on {place}: {'; '.join(why)}")
     return ExitCode.OK
 
 
