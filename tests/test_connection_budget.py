@@ -83,11 +83,11 @@ async def test_who_holds_too_much_even_then_goes_without_a_goodbye(
     (us, peer), (other, other_peer) = connect(budget), connect(budget)
     async with us as ws, other as other_ws:
         await settle()
-        peer.far.window = 5
+        peer.way.buffer = 5
         await ws.send("y" * 700)
         await settle()
         began = trio.current_time()
-        await other_peer.send_frame(BINARY, b"x" * 400, fin=False)
+        await other_peer.send(Frame(BINARY, b"x" * 400, fin=False))
         assert await ws.wait_closed() == CloseInfo(1013, "out of memory", "local", clean=False)
         await settle()
         assert trio.current_time() == began

@@ -193,6 +193,8 @@ async def test_only_one_message_is_let_in_for_one_who_waits() -> None:
         consumer.put(b"x" * 8, final=False)
         assert not consumer.inbox.full
         consumer.put(b"x" * 8)
+        assert not consumer.inbox.full  # it is as good as taken
+        consumer.put(b"x" * 8)
         assert consumer.inbox.full
 
 

@@ -392,7 +392,7 @@ class Connection:
                     return protocol.unfinished
                 turn -= 1 + self._on_event(event)
             if turn <= 0:
-                return True
+                return not protocol.exhausted
         return False
 
     def _on_event(self, event: Event) -> int:

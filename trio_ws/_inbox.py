@@ -54,6 +54,7 @@ class Inbox:
         self._whole_wanted = False
         self._pace = Pace()
         self._sleeper: trio.lowlevel.Task | None = None  # who waits for news
+        self._promised = 0  # what a consumer that was just woken is about to take
         self.held: int = 0
         """What is unread, and what that costs besides."""
         self.received: int = 0
@@ -70,7 +71,8 @@ class Inbox:
     @property
     def full(self) -> bool:
         """Whether reading should pause."""
-        return self.held >= self._limit and not self._whole_wanted and self._end is None
+        unread = self.held - self._promised
+        return unread >= self._limit and not self._whole_wanted and self._end is None
 
     @property
     def room(self) -> float:
@@ -239,10 +241,13 @@ class Inbox:
     def _wake(self, sleeper: trio.lowlevel.Task) -> None:
         self._sleeper = None
         self._whole_wanted = False
+        if self.messages:
+            self._promised = self.messages[-1][1] + OVERHEAD
         trio.lowlevel.reschedule(sleeper)
 
     def _taken(self, held: int) -> None:
         self.held -= held
+        self._promised = 0
         if self._purse is not None:
             self._purse.settle(self.held)
         if self.paused:

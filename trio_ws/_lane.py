@@ -54,7 +54,7 @@ class Lane:
         self._text: codecs.IncrementalDecoder | None = None
         self._half = 0  # bytes of a character that is yet to come whole
 
-    def read(  # noqa: C901  # one function and no more: see below
+    def read(  # noqa: C901, PLR0912  # one function and no more: see below
         self, data: bytes, at: int, most: int, room: float = math.inf
     ) -> tuple[list[tuple[Data, int]], int]:
         """Read up to ``most`` plain frames that begin at ``at``, or until ``room`` is filled.
@@ -79,9 +79,11 @@ class Lane:
                 size = end - start
             if end > have or size > max_size:
                 break
-            payload = data[start:end]
-            if not client:
-                payload = apply_mask(payload, data[start - 4 : start])
+            if client:
+                payload = data[start:end]
+            else:
+                piece = data[start:end] if size < PIECEWISE else memoryview(data)[start:end]
+                payload = apply_mask(piece, data[start - 4 : start])
             if first & _RSV1:
                 assert self._inflate is not None
                 inflated = self._inflate(payload)
