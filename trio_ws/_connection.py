@@ -187,9 +187,10 @@ class Connection:
 
         Raises: as `send`.
         """
-        if not self.outbox.has_room():
+        outbox = self.outbox
+        if not outbox.has_room():
             return False
-        self.outbox.put(self.protocol.encode(message), shared=shared)
+        outbox.put(self.protocol.encode_prepared(message), shared=shared)
         self.messages_sent += 1
         return True
 

@@ -257,21 +257,24 @@ class Protocol:
         """Return the frames of a whole message.
 
         ``compress``: `True` and `False` overrule `Deflate.threshold`; without
-        permessage-deflate nothing is ever compressed. A server keeps what it encoded of a
-        prepared message in it, for the next connection with the same parameters.
+        permessage-deflate nothing is ever compressed.
         """
         if isinstance(message, str):
             opcode, payload = _frames.TEXT, message.encode()
         elif isinstance(message, bytes):
             opcode, payload = _frames.BINARY, message
         else:
-            return self._encode_prepared(message, compress)
+            return self.encode_prepared(message, compress=compress)
         deflate = self._deflate and self._deflate_for(len(payload), compress)
         return self._encode(opcode, payload, deflate)
 
-    def _encode_prepared(
-        self, message: PreparedMessage, compress: bool | None
+    def encode_prepared(
+        self, message: PreparedMessage, *, compress: bool | None = None
     ) -> tuple[bytes, ...]:
+        """Do the same for a message that others may get as well.
+
+        A server keeps what it encoded in it, for the next connection with the same parameters.
+        """
         deflate = self._deflate and self._deflate_for(len(message.payload), compress)
         key = deflate and deflate.shared_key
         shared = not self._client and (deflate is None or key is not None)
