@@ -12,7 +12,14 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import Options, Server, WebSocketRequest, serve_websocket_listeners
+from trio_ws import (
+    Options,
+    Request,
+    Response,
+    Server,
+    WebSocketRequest,
+    serve_websocket_listeners,
+)
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -52,10 +59,10 @@ async def accept(request: WebSocketRequest) -> None:
 
 
 @asynccontextmanager
-async def serve(**options: Any) -> AsyncIterator[tuple[Door, Server]]:
+async def serve(handler: Any = accept, **options: Any) -> AsyncIterator[tuple[Door, Server]]:
     door = Door()
     async with trio.open_nursery() as nursery:
-        run = partial(serve_websocket_listeners, accept, [door], options=Options(**options))
+        run = partial(serve_websocket_listeners, handler, [door], options=Options(**options))
         server: Server = await nursery.start(run)
         yield door, server
         nursery.cancel_scope.cancel()
@@ -109,6 +116,30 @@ async def test_a_handshake_is_over_when_it_is_answered(request_: bytes, autojump
         await half.aclose()
         await trio.testing.wait_all_tasks_blocked()
         assert server.statistics().opening == 0
+
+
+class Slow:
+    """A handler whose pages take their time."""
+
+    async def __call__(self, request: WebSocketRequest) -> None:
+        await accept(request)
+
+    async def respond(self, request: Request) -> Response:
+        await trio.sleep(100)
+        return Response("at last")
+
+
+async def test_a_page_that_takes_its_time_is_no_handshake(autojump_clock) -> None:
+    async with serve(Slow(), max_handshakes=1) as (door, server):
+        visitors = []
+        for _ in range(3):
+            visitors.append(visitor := door.enter())
+            await visitor.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+        assert server.statistics().opening == 0
+        assert (await answer(door))[0] == 101
+        for visitor in visitors:
+            assert (await visitor.receive_some()).endswith(b"at last")
 
 
 # One line in the log for each...

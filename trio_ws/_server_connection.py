@@ -334,6 +334,7 @@ class ServerConnection:
 
     async def _serve_page(self, handler: PageHandler, request: Request) -> None:
         self._allow(math.inf)
+        self._state.opening.discard(self)  # the application may take as long as it likes
         self.busy = True
         try:
             try:

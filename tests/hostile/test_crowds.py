@@ -341,8 +341,9 @@ import trio
 
 async def handler(request):
     async with request.accept() as ws:
-        if request.path == "/sleep":
-            await trio.sleep_forever()
+        if request.path == "/sleep":  # until it hears that the connection ends
+            async with ws.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
         async for message in ws:
             await ws.send(message)
 """
