@@ -42,20 +42,24 @@ class Load:
     lost: int = 0
     echoes: list[float] = attrs.field(factory=list[float])
     complete: trio.Event = attrs.field(factory=trio.Event)
+    places: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(AT_A_TIME))
 
     async def run(self, rate: float) -> None:
         """Let so many a second connect, and stay until cancelled."""
         async with trio.open_nursery() as nursery:
-            for number in range(self.count):
-                while number >= self.connected + AT_A_TIME:  # noqa: ASYNC110  # simple, and enough
-                    await trio.sleep(1 / rate)
+            for _ in range(self.count):
+                await self.places.acquire()
                 nursery.start_soon(self.be_client)
                 await trio.sleep(1 / rate)
 
     async def be_client(self) -> None:
         """Stay connected until cancelled."""
+        known = False
         async with open_reconnecting(self.url, options=OPTIONS) as sessions:
             async for ws in sessions:
+                if not known:
+                    known = True
+                    self.places.release()
                 self.connected += 1
                 if self.connected == self.count:
                     self.complete.set()
