@@ -41,11 +41,9 @@ def other(role: Role) -> Role:
 # Streams...
 
 
-def connected_streams(
-    buffer: float | None = None,
-) -> tuple[Link, dict[Role, trio.SocketStream]]:
+def connected_streams() -> tuple[Link, dict[Role, trio.SocketStream]]:
     """Return a link and what is at its ends, as if somebody had connected."""
-    link = Link(buffer=buffer)
+    link = Link(buffer=None)
     switchboard = Switchboard(lambda number: link)
     client, server = MemorySocket(switchboard), MemorySocket(switchboard)
     server.local = ("192.0.2.1", 80)
@@ -55,9 +53,9 @@ def connected_streams(
     return link, {"client": trio.SocketStream(client), "server": trio.SocketStream(server)}
 
 
-def stream_pair(buffer: float | None = None) -> tuple[trio.SocketStream, trio.SocketStream]:
+def stream_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
     """Return the client's end of a connection in memory, and the server's."""
-    _, streams = connected_streams(buffer)
+    _, streams = connected_streams()
     return streams["client"], streams["server"]
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trustme
-from _helpers import Peer, Role, session, stream_pair
+from _helpers import Peer, Role
 from trio.testing import (
     MockClock,
     assert_checkpoints,
     check_half_closeable_stream,
+    lockstep_stream_pair,
     wait_all_tasks_blocked,
 )
 
@@ -58,11 +59,11 @@ async def test_it_is_a_half_closeable_stream_as_trio_wants_it(autojump_clock: Mo
 
         async def make() -> Streams:
             # No more than a frame on the way: so one may get stuck.
-            here, there = stream_pair(buffer=16)
+            here, there = lockstep_stream_pair()
             options = Options(receive_buffer=1, send_buffer=1, write_timeout=None)
             streams: list[Any] = [
-                await nursery.start(stay, session(stream, role, options))
-                for stream, role in ((here, "client"), (there, "server"))
+                await nursery.start(stay, Session(stream, options, client=client, leftover=b""))
+                for stream, client in ((here, True), (there, False))
             ]
             return streams[0], streams[1]
 

@@ -117,7 +117,7 @@ async def test_thousands_of_clients_fit_into_one_process_and_little_memory() -> 
     count = 2000 if "CI" in os.environ else 300  # the others would like to run, too
     async with start_example("echo") as server:
         load = [sys.executable, "examples/load/clients.py", f"ws://127.0.0.1:{server.port}/echo"]
-        sizes = ["--count", str(count), "--rate", "1000", "--interval", "1", "--seconds", "2"]
+        sizes = ["--count", str(count), "--rate", "1000", "--interval", "3", "--seconds", "3"]
         run = await trio.run_process([*load, *sizes], cwd=ROOT, capture_stdout=True)
 
     connected, memory, used, echoes = run.stdout.decode().splitlines()

@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -373,15 +373,24 @@ async def test_a_worker_whose_supervisor_is_gone_ends(monkeypatch: pytest.Monkey
 async def test_a_worker_answers_those_whom_it_has_accepted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with (
-        on_duty(monkeypatch) as (port, _),
-        await trio.open_tcp_stream("127.0.0.1", port) as stream,
-    ):
-        await settle()
+    async with on_duty(monkeypatch) as (port, _):
+        before = sockets()
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        await until(lambda: sockets() == before + 2)  # both ends of it
         tell(signal.SIGTERM)
         await settle()
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+        await stream.aclose()
+
+
+def sockets() -> int:
+    """Return how many this process has open."""
+    found = 0
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of the listing itself
+            found += str(each.readlink()).startswith("socket:")
+    return found
 
 
 async def test_a_worker_speaks_tls(monkeypatch: pytest.MonkeyPatch) -> None:
