@@ -92,7 +92,7 @@ async def test_the_writing_task_sleeps_until_there_is_something_to_write() -> No
     for put, frame in (
         (lambda: outbox.put([b"data"]), b"data"),
         (lambda: outbox.put_ping(b"ping", lambda: None), b"ping"),
-        (lambda: outbox.put_pong(lambda: b"pong"), b"pong"),
+        (lambda: (outbox.put_pong(lambda: b"pong"), outbox.send_pongs()), b"pong"),
         (lambda: outbox.put_close(b"close"), b"close"),
     ):
         with trio.move_on_after(0) as scope:

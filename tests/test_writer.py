@@ -9,6 +9,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 
+import attrs
 import pytest
 import trio
 from _helpers import Peer
@@ -19,6 +20,7 @@ from trio_ws._messages import CloseInfo, PreparedMessage
 from trio_ws._options import Options
 from trio_ws._pump import Pump
 from trio_ws._session import Session
+from trio_ws._transport import Transport
 from trio_ws.testing import Frame
 
 Sockets = tuple[trio.SocketStream, socket.socket]
@@ -47,6 +49,26 @@ def server(
     stream: trio.abc.Stream, pump: Pump | None = None, options: Options = NO_PATIENCE
 ) -> Session:
     return Session(stream, options, client=False, leftover=b"", pump=pump)
+
+
+async def test_the_pongs_of_one_read_leave_together(
+    sockets: Sockets, pump: Pump | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+    write_now = Transport.write_now
+
+    def note(transport: Transport, data: bytes | memoryview) -> int:
+        written.append(bytes(data))
+        return write_now(transport, data)
+
+    monkeypatch.setattr(Transport, "write_now", note)
+    stream, peer = sockets
+    async with server(stream, pump):
+        pings = [attrs.evolve(Frame.ping(b"%d" % number), mask=bytes(4)) for number in range(3)]
+        peer.send(b"".join(ping.encode() for ping in pings))
+        await wait_all_tasks_blocked()
+        assert written == [b"\x8a\x010\x8a\x011\x8a\x012"]
+        peer.send(CLOSE)
 
 
 async def test_a_message_has_left_when_send_returns(sockets: Sockets, pump: Pump | None) -> None:

@@ -286,6 +286,7 @@ class Connection:
     def handle(self) -> bool:
         """Handle what was taken; return whether there is more to handle at once."""
         unfinished = self._dispatch()
+        self.outbox.send_pongs()
         if self._purse is not None:
             self._purse.settle(self.protocol.held)
         if unfinished:

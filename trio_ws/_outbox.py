@@ -2,7 +2,7 @@
 
 Three lanes lead to the one task that writes::
 
-    pongs    the newest 16; older ones that have not left are dropped (RFC 6455, 5.5.3)
+    pongs    the newest 64; older ones that have not left are dropped (RFC 6455, 5.5.3)
     control  pings
     data     messages and parts of messages, then the Close
 
@@ -31,9 +31,9 @@ BATCH: Final = 64 * KIB
 """Bytes to gather for one write: more of them would not make the system call cheaper
 per byte, and a Ping that comes meanwhile has to wait for all."""
 
-MAX_PONGS: Final = 16
-"""Pongs that may wait: enough to answer each ping of a burst (Autobahn sends ten), few
-enough that a peer that only pings and never reads takes no more than 2 KiB."""
+MAX_PONGS: Final = 64
+"""Pongs that may wait: as many as events are handled in a row, so that each ping of a burst is
+answered; few enough that a peer that only pings and never reads takes no more than 8 KiB."""
 
 
 PingEntry: TypeAlias = "tuple[bytes, Callable[[], None]]"
@@ -173,10 +173,17 @@ class Outbox:
             self._control.remove(entry)
 
     def put_pong(self, make_frame: Callable[[], bytes]) -> None:
-        """Queue a Pong, unless the Close is queued: no frame may follow that."""
+        """Queue a Pong, unless the Close is queued: no frame may follow that.
+
+        Behind the last of a burst `send_pongs` must follow: they leave together.
+        """
         if not self.closing:
             self._pongs.append(make_frame())
             del self._pongs[:-MAX_PONGS]
+
+    def send_pongs(self) -> None:
+        """Let those that are queued leave."""
+        if self._pongs:
             self._tell_writer()
 
     # The end...

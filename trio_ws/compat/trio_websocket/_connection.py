@@ -145,6 +145,7 @@ class WebSocketConnection(trio.abc.AsyncResource):
             self._ws._outbox.check()
         protocol = self._ws._connection.protocol
         self._ws._outbox.put_pong(partial(protocol.pong, content))
+        self._ws._outbox.send_pongs()
 
     async def aclose(self, code: int = 1000, reason: str | None = None) -> None:
         """Close the connection; nothing happens if it is over.
