@@ -6,11 +6,12 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
+from _helpers import Peer
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_ws._budget import Budget
@@ -359,6 +360,16 @@ async def test_who_was_heard_but_not_read_yet_lives(mock_clock: MockClock) -> No
 async def test_who_was_not_heard_is_given_up(sockets: Sockets, autojump_clock: MockClock) -> None:
     stream, _ = sockets
     async with pumped(stream, OPTIONS.replace(ping_interval=10, ping_timeout=5)) as (ws, _):
+        info = await ws.wait_closed()
+    assert trio.current_time() == 15
+    assert info.reason == "keepalive: nothing came for 5 s after a ping"
+
+
+async def test_who_was_not_heard_is_given_up_without_a_pump_as_well(
+    connect_peer: Callable[..., tuple[Session, Peer]], autojump_clock: MockClock
+) -> None:
+    us, _ = connect_peer(OPTIONS.replace(ping_interval=10, ping_timeout=5))
+    async with us as ws:
         info = await ws.wait_closed()
     assert trio.current_time() == 15
     assert info.reason == "keepalive: nothing came for 5 s after a ping"

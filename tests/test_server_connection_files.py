@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 from _helpers import descriptors
-from _site import Site, get, serve
+from _site import Site, Visitor, get, serve
 from trio.testing import MockClock
 
 from trio_ws import Options, Request, Response, Routes
@@ -107,10 +107,22 @@ async def test_no_more_of_a_file_is_read_than_the_client_takes(
         visitor = site.visit()
         visitor.way.buffer = 0
         await visitor.send(get("/file"))
+        while not descriptors(file):  # noqa: ASYNC110  # nobody sets an event
+            await trio.lowlevel.checkpoint()
         await trio.sleep(1)
         os.truncate(file, 0)  # what was not read by now is gone
         visitor.way.buffer = None
         assert len(await visitor.until_eof()) < 64 * KIB
+
+
+async def full(visitor: Visitor) -> None:
+    """Wait until the network takes no more.
+
+    To sleep would not do: the clock does not see the threads that read, and jumps.
+    """
+    assert visitor.way.buffer is not None
+    while visitor.way.sent < visitor.way.buffer:  # noqa: ASYNC110  # nobody sets an event
+        await trio.lowlevel.checkpoint()
 
 
 async def test_a_client_that_stops_reading_a_file_is_dropped_and_the_file_closed(
@@ -120,6 +132,7 @@ async def test_a_client_that_stops_reading_a_file_is_dropped_and_the_file_closed
         visitor = site.visit()
         visitor.way.buffer = 100 * KIB
         await visitor.send(get("/file"))
+        await full(visitor)
         await trio.sleep(4.9)
         assert not visitor.left
         await trio.sleep(0.2)
@@ -136,7 +149,7 @@ async def test_a_file_that_shrinks_ends_the_connection_and_not_the_server(
         visitor = site.visit()
         visitor.way.buffer = 100 * KIB
         await visitor.send(get("/file"))
-        await trio.sleep(1)
+        await full(visitor)
         os.truncate(file, 300 * KIB)
         visitor.way.buffer = None
         received = await visitor.until_eof()
@@ -160,7 +173,7 @@ async def test_draining_lets_a_file_go_out_to_its_end(
         visitor = site.visit()
         visitor.way.buffer = 100 * KIB
         await visitor.send(get("/file"))
-        await trio.sleep(1)
+        await full(visitor)
         # No deadline: for this clock, which does not see threads, reading takes for ever.
         site.nursery.start_soon(partial(site.server.drain, deadline=math.inf))
         await trio.sleep(1)

@@ -26,6 +26,7 @@ from trio_ws import (
     open_websocket,
 )
 from trio_ws.asgi import from_asgi, serve_asgi
+from trio_ws.asgi._from import _host_and_port
 from trio_ws.asgi._types import Event, Receive, Scope, Send
 
 
@@ -102,6 +103,20 @@ async def test_the_scope_of_a_websocket(autojump_clock: MockClock) -> None:
         "extensions": {"websocket.http.response": {}},
         "state": {},
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (("192.0.2.1", 80), ("192.0.2.1", 80)),
+        (("2001:db8::1", 80, 0, 0), ("2001:db8::1", 80)),
+        ("/run/socket", ("/run/socket", None)),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_addresses_are_told_as_asgi_has_them(address: Any, told: Any) -> None:
+    assert _host_and_port(address) == told
 
 
 async def test_accepting_with_subprotocol_and_headers(autojump_clock: MockClock) -> None:
