@@ -328,6 +328,23 @@ async def test_what_a_paused_connection_holds_can_be_closed(
     assert ws.close_info == CloseInfo(1000, "", "local", clean=True)
 
 
+async def test_what_a_paused_connection_holds_is_handled_when_the_pump_has_ended(
+    sockets: Sockets, autojump_clock: MockClock
+) -> None:
+    """There is more than is handled in a row, and nobody who would go on later."""
+    stream, peer = sockets
+    async with pumped(stream, OPTIONS.replace(receive_buffer=100)) as (ws, pump):
+        pings = b"".join(frame(PING, b"%03d" % number) for number in range(4 * TURN))
+        peer.send(frame(TEXT, b"x" * 100) + pings + frame(TEXT, b"end"))
+        await settle()
+        assert ws.statistics().reading_paused
+        pump.stop()
+        await settle()
+        assert await ws.receive() == "x" * 100
+        assert await ws.receive() == "end"
+        peer.send(CLOSE)
+
+
 async def test_who_was_heard_but_not_read_yet_lives(mock_clock: MockClock) -> None:
     """After a standstill there is more to read than the pump reads in a row."""
     count = 4 * PUMP_TURN

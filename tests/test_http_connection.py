@@ -214,6 +214,24 @@ async def test_a_client_that_goes_while_it_waits_for_its_answer_is_noticed(how: 
         assert await serve(http) == ["/2"]
 
 
+async def test_what_came_with_the_connection_is_read_at_once_but_only_once() -> None:
+    near, far = socket.socketpair()
+    with far:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(near))
+        async with stream:
+            http = HTTPConnection(stream, 1000)
+            far.send(GET % 1)
+            with trio.testing.assert_no_checkpoints():
+                first = await http.next_request()
+            await http.send(http.protocol.respond(OK))
+            far.send(GET % 2)
+            with trio.testing.assert_checkpoints():
+                second = await http.next_request()
+    assert first is not None
+    assert second is not None
+    assert (first.target, second.target) == ("/1", "/2")
+
+
 async def test_a_client_that_resets_while_it_waits_for_its_answer_is_noticed() -> None:
     near, far = socket.socketpair()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(near))

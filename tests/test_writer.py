@@ -6,8 +6,10 @@ All of that goes for a connection of its own, and for one that a server's pump r
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -16,11 +18,13 @@ from _helpers import Peer
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_ws._frames import TEXT, encode_frame
-from trio_ws._messages import CloseInfo, PreparedMessage
+from trio_ws._inbox import Inbox
+from trio_ws._messages import CloseInfo, MessagePart, PreparedMessage
 from trio_ws._options import Options
 from trio_ws._pump import Pump
 from trio_ws._session import Session
 from trio_ws._transport import Transport
+from trio_ws._writer import Writer
 from trio_ws.testing import Frame
 
 Sockets = tuple[trio.SocketStream, socket.socket]
@@ -273,6 +277,68 @@ async def test_answers_wait_for_nobody_if_the_pump_ends(sockets: Sockets) -> Non
             await ws.send(await ws.receive())
             assert peer.recv(100) == b"\x81\x012"
             peer.send(CLOSE)
+
+
+class SlowNetwork(Transport):
+    """One that takes nothing at once, and each write when it is told to."""
+
+    direct = True
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.open = trio.lowlevel.ParkingLot()
+
+    def write_now(self, data: bytes | memoryview) -> int:
+        return 0
+
+    async def write(self, data: memoryview) -> int:
+        await self.open.park()
+        self.written.append(bytes(data))
+        return len(data)
+
+
+class Owner:
+    """A connection that expects to answer, and whose pump calls back when it is told to."""
+
+    account = None
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.inbox = Inbox(math.inf, lambda: None)
+        self.pump: Any = self
+        self.due: list[Callable[[], None]] = []
+        self._nursery = nursery
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.due.append(callback)
+
+    def start_task(self, function: Callable[[], Awaitable[object]], name: str) -> None:
+        self._nursery.start_soon(function)
+
+
+async def test_a_flush_that_comes_while_the_task_writes_leaves_it_to_that() -> None:
+    async with trio.open_nursery() as nursery:
+        owner, network = Owner(nursery), SlowNetwork()
+        outbox = Writer(network, Options(), owner).outbox  # type: ignore[arg-type]
+        outbox.put([b"first"])
+        await wait_all_tasks_blocked()
+        owner.inbox.put(MessagePart("a question", 10, final=True))
+
+        def answer() -> None:
+            outbox.feeders.clear()
+            outbox.put([b"second"])
+
+        outbox.feeders.append(answer)
+        network.open.unpark()
+        await wait_all_tasks_blocked()
+        (flush,) = owner.due  # for the second, which the task has taken meanwhile
+        flush()
+        network.open.unpark()
+        await wait_all_tasks_blocked()
+        outbox.put_close(b"close")
+        flush()
+        await wait_all_tasks_blocked()
+        network.open.unpark()
+    assert network.written == [b"first", b"second", b"close"]
 
 
 # Where there is no socket, everything goes through the task...
