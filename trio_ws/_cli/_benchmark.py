@@ -52,33 +52,53 @@ async def run_bench(options: argparse.Namespace) -> int:
     """Run ``trio-ws bench``."""
     if options.connections < 1 or options.size < 0 or not options.seconds > 0:
         raise UsageError("--connections is 1 or more, --size 0 or more, --seconds above 0")
-    times: list[float] = []
-    failures: list[Exception] = []
-    began = trio.current_time()
-    with trio.move_on_after(options.seconds):
+    race = _Race(options.connections, options.seconds)
+    with race.scope:
         async with trio.open_nursery() as nursery:
             for _ in range(options.connections):
-                nursery.start_soon(_run_one, options, times, failures, nursery.cancel_scope)
-    for failure in failures[:1]:
+                nursery.start_soon(_run_one, options, race)
+    for failure in race.failures[:1]:
         if isinstance(failure, UsageError):
             raise failure
         return tell_failure(options, failure)
-    _tell(_figures(options, times, trio.current_time() - began), as_json=options.json)
-    return ExitCode.OK if times else ExitCode.CLOSED
+    _tell(_figures(options, race.times, trio.current_time() - race.began), as_json=options.json)
+    return ExitCode.OK if race.times else ExitCode.CLOSED
 
 
-async def _run_one(
-    options: argparse.Namespace,
-    times: list[float],
-    failures: list[Exception],
-    scope: trio.CancelScope,
-) -> None:
+class _Race:
+    """Connections that begin when all are there: opening them is not what is measured."""
+
+    def __init__(self, connections: int, seconds: float) -> None:
+        self._missing = connections
+        self._seconds = seconds
+        self._go = trio.Event()
+        self.scope = trio.CancelScope()
+        self.began = trio.current_time()
+        self.times: list[float] = []
+        self.failures: list[Exception] = []
+
+    async def line_up(self) -> None:
+        """Wait for the others."""
+        self._missing -= 1
+        if not self._missing:
+            self.began = trio.current_time()
+            self.scope.deadline = self.began + self._seconds
+            self._go.set()
+        await self._go.wait()
+
+    def give_up(self, failure: Exception) -> None:
+        """End it for all."""
+        self.failures.append(failure)
+        self.scope.cancel(reason="a connection failed")
+
+
+async def _run_one(options: argparse.Namespace, race: _Race) -> None:
     try:
         async with open_as_told(options) as ws:
-            await _echo(ws, secrets.token_bytes(options.size), times)
+            await race.line_up()
+            await _echo(ws, secrets.token_bytes(options.size), race.times)
     except (WebSocketError, OSError, UsageError) as exc:
-        failures.append(exc)
-        scope.cancel(reason="a connection failed")
+        race.give_up(exc)
 
 
 async def _echo(ws: WebSocket, data: bytes, times: list[float]) -> None:
