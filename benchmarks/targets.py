@@ -41,8 +41,8 @@ MEMORY = (
     "objects of a connection: state, queues, the request and its headers"
 )
 HANDSHAKE = (
-    "no item stands out in the profile: of 840 calls of Python functions trio has a third, h11 an "
-    "eighth, wsproto's reading of the Close a tenth, and what is ours is spread over thirty modules"
+    "no item stands out in the profile: of 840 calls of Python functions trio has a third, h11 "
+    "an eighth, wsproto's reading of the Close a tenth; ours are spread over thirty modules"
 )
 WAITING = (
     "each answer is a wait of its own: epoll and a step of the task, beside the two system calls"
