@@ -90,6 +90,11 @@ class Inbox:
         return len(self.messages)
 
     @property
+    def awaited(self) -> bool:
+        """Whether a consumer waits for what comes next."""
+        return self._sleeper is not None
+
+    @property
     def in_hand(self) -> bool:
         """Whether the consumer has received, and has not come back for more."""
         return self.visits > 0 and self._sleeper is None
