@@ -23,6 +23,7 @@ from trio_ws._options import KIB, Options
 from trio_ws._pump import TURN as PUMP_TURN
 from trio_ws._pump import Pump
 from trio_ws._session import Session
+from trio_ws._transport import READ
 from trio_ws._websocket import WebSocket
 
 PING, PONG = 0x9, 0xA
@@ -313,6 +314,38 @@ async def test_a_pump_that_has_ended_is_not_asked(
     async with Session(stream, OPTIONS, client=False, leftover=b"", pump=pump) as ws:
         peer.send(frame(TEXT, b"hello"))
         assert await ws.receive() == "hello"
+        peer.send(CLOSE)
+
+
+async def test_one_that_is_paused_when_the_pump_ends_goes_on_for_its_consumer(
+    sockets: Sockets, autojump_clock: MockClock
+) -> None:
+    stream, peer = sockets
+    pump = Pump()
+    options = OPTIONS.replace(receive_buffer=1)
+    async with Session(stream, options, client=False, leftover=b"", pump=pump) as ws:
+        peer.send(frame(TEXT, b"begin, ", fin=False) + frame(CONTINUATION, b"end"))
+        ws._connection._pumped.read_pending()
+        assert ws.statistics().reading_paused
+        pump._close()
+        with trio.fail_after(1):
+            assert await ws.receive() == "begin, end"
+        peer.send(CLOSE)
+
+
+async def test_a_message_that_nobody_waits_for_is_read_in_small_steps(
+    sockets: Sockets, autojump_clock: MockClock
+) -> None:
+    stream, peer = sockets
+    large = frame(BINARY, bytes(200_000))
+    async with pumped(stream) as (ws, _):
+        peer.send(large[:60_000])
+        await settle()
+        peer.send(large[60_000:])
+        await settle()
+        assert ws.statistics().reading_paused
+        assert ws.statistics().unread_bytes < 60_000 + READ
+        assert await ws.receive() == bytes(200_000)
         peer.send(CLOSE)
 
 

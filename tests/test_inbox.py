@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
 import tracemalloc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -459,3 +460,24 @@ def test_whole_messages_are_told_to_the_budget() -> None:
     inbox = make_inbox(budget)
     inbox.put_messages([("abc", 3), ("de", 2)])
     assert budget.used == inbox.held == 5 + 2 * OVERHEAD
+
+
+def test_ctrl_c_finds_no_consumer_that_only_seems_to_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wait(abort: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)  # in the worst moment
+        return waiting(abort)
+
+    async def main() -> None:
+        inbox = Inbox(math.inf, lambda: None)
+        monkeypatch.setattr(trio.lowlevel, "wait_task_rescheduled", wait)
+        try:
+            await inbox.get()
+        finally:
+            monkeypatch.undo()
+            inbox.put(MessagePart("late", 4, final=True))  # wakes nobody
+
+    waiting = trio.lowlevel.wait_task_rescheduled
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)

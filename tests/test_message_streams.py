@@ -291,6 +291,27 @@ async def test_nobody_else_receives_in_the_meantime() -> None:
     receiving.inbox.enter()
 
 
+async def test_a_second_task_in_the_same_block_is_refused() -> None:
+    receiving = Receiving()
+    receiving.put("1")
+    async with receiving.open() as parts:
+        await parts.__anext__()
+        chunks: list[str | bytes] = []
+        async with trio.open_nursery() as nursery:
+
+            async def receive() -> None:
+                chunks.append(await parts.__anext__())
+
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError, match="this block"):
+                await parts.__anext__()
+            receiving.put("2")
+        assert chunks == ["2"]
+        receiving.put("3")
+        assert await parts.__anext__() == "3"
+
+
 async def test_no_chunk_can_be_received_outside_of_the_block() -> None:
     receiving = Receiving()
     receiving.put("one")

@@ -275,6 +275,19 @@ async def test_the_handler_nursery_is_where_handlers_run(autojump_clock: MockClo
     assert parents == [nursery]
 
 
+async def test_who_cannot_be_served_is_not_left_waiting(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as closed:
+        pass
+    listener = MemoryListener()
+    client = listener.connect().stream
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(RuntimeError, match="Nursery is closed"), flatten_subgroups=True
+    ):
+        await serve_websocket_listeners(sleep, [listener], handler_nursery=closed)
+    with trio.fail_after(1):
+        assert await client.receive_some() == b""
+
+
 # Cancelling a server...
 
 

@@ -82,13 +82,13 @@ TURN: Final = 64
 64 KiB of empty pings are 10,000 events of 8 µs each: nobody else shall wait for all of them."""
 
 LARGE_READ: Final = 256 * KIB
-"""Bytes of one read in the middle of a large frame: a third of the time that reads of 64 KiB take,
-most of which is not reading. Elsewhere the memory for it would cost more than it saves."""
+"""Bytes of one read in the middle of a large frame that somebody waits for: a third of the time
+that reads of 64 KiB take, most of which is not reading. Elsewhere the memory for it would cost
+more than it saves."""
 
 READY_STEPS: Final = 10
 """Schedule points that tasks which are ready to run get, at the end, to reach their first
 receive, or to answer what came before a violation."""
-
 
 GOODBYE_TIME: Final = 1.0
 """Seconds that our Close has to leave when the consumer has taken all the grace, and that the
@@ -400,7 +400,9 @@ class Connection:
     def _on_event(self, event: Event) -> int:
         """Do what an event calls for; return the KiB that it weighs."""
         if isinstance(event, MessagePart):
-            self.read_size = max(READ, min(self.protocol.missing, LARGE_READ))
+            # What nobody waits for shall not go further beyond `receive_buffer` than by one READ.
+            most = self.protocol.missing if self.inbox.awaited else READ
+            self.read_size = max(READ, min(most, LARGE_READ))
             if self.info is None:
                 self.inbox.put(event)
             return event.size // KIB

@@ -93,7 +93,10 @@ class PumpedReading:
 
     def on_room(self) -> None:
         """Go on: the inbox is not full any more."""
-        self._pump.call_soon(self.go_on)
+        if self._pump.closed:  # it would go on at once, under the hands of who made room
+            self.leave_pump()
+        else:
+            self._pump.call_soon(self.go_on)
 
     def _watch(self, watched: bool) -> None:
         if watched:

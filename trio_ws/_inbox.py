@@ -90,6 +90,11 @@ class Inbox:
         return len(self.messages)
 
     @property
+    def awaited(self) -> bool:
+        """Whether a consumer waits for what comes next."""
+        return self._sleeper is not None
+
+    @property
     def in_hand(self) -> bool:
         """Whether the consumer has received, and has not come back for more."""
         return self.visits > 0 and self._sleeper is None
@@ -173,6 +178,7 @@ class Inbox:
         """Let another task consume."""
         self._busy = False
 
+    @trio.lowlevel.enable_ki_protection  # who sleeps, and what is taken, must be known exactly
     async def get(self) -> Data:
         """Consume the next message.
 
@@ -194,6 +200,7 @@ class Inbox:
         self._taken(size + OVERHEAD)
         return data
 
+    @trio.lowlevel.enable_ki_protection
     async def get_part(self) -> MessagePart:
         """Return what there is of the next message; whoever asks has called `enter`."""
         self.consumer = trio.lowlevel.current_task()  # another may have entered

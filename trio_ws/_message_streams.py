@@ -97,6 +97,7 @@ class MessageReceiver:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._open = False
+        self._asking = False  # a task is in `__anext__`
         self._next: MessagePart | None = None
         self._finished = False
         self.text: bool = False
@@ -132,12 +133,22 @@ class MessageReceiver:
     async def __anext__(self) -> str | bytes:
         if not self._open:
             raise trio.ClosedResourceError("outside of: async with ws.receive_message() as parts")
-        if self._next is not None or self._finished:
-            await trio.lowlevel.checkpoint()
-            part, self._next = self._next, None
-        else:
-            part = await self._inbox.get_part()
-            self._finished = part.final
+        if self._asking:  # the inbox can wake but one
+            raise trio.BusyResourceError("another task is receiving from this block")
+        self._asking = True
+        try:
+            part = await self._next_part()
+        finally:
+            self._asking = False
         if part is None or not part.data:  # only the last one can be empty
             raise StopAsyncIteration
         return part.data
+
+    async def _next_part(self) -> MessagePart | None:
+        if self._next is not None or self._finished:
+            await trio.lowlevel.checkpoint()
+            part, self._next = self._next, None
+            return part
+        part = await self._inbox.get_part()
+        self._finished = part.final
+        return part

@@ -105,7 +105,7 @@ class CloseInfo:
 
 
 OVERHEAD: Final = 64
-"""What an unread message counts for besides its bytes: a tuple of 56, and a place in a deque."""
+"""What an unread message counts for besides its bytes: a tuple of 56, and a place in a list."""
 
 
 def as_data(data: object) -> Data:

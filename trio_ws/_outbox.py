@@ -1,6 +1,6 @@
-"""Where frames wait for the writing task, and ``send()`` for room.
+"""Where frames wait for the `Writer`, and ``send()`` for room.
 
-Three lanes lead to the one task that writes::
+Three lanes lead to the one who writes, and a frame that meets nobody may go past them::
 
     pongs    the newest 64; older ones that have not left are dropped (RFC 6455, 5.5.3)
     control  pings
@@ -230,7 +230,7 @@ class Outbox:
         self.size = self._batch_size = size
 
     def wake_writer(self) -> None:
-        """Let the writing task see what there is to write."""
+        """Let the writing task, if it waits, see what there is to write."""
         if self._work:
             self._work.unpark()
 

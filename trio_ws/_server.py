@@ -198,7 +198,11 @@ class Server:
         async with listener:
             while True:
                 stream = await listener.accept()
-                handler_nursery.start_soon(self._serve_stream, stream)
+                try:
+                    handler_nursery.start_soon(self._serve_stream, stream)
+                except BaseException:  # the nursery, which may be the user's, has been closed
+                    await trio.aclose_forcefully(stream)
+                    raise
 
     def _serve_stream(self, stream: trio.abc.Stream) -> Awaitable[None]:
         return ServerConnection(stream, self._state).run()
