@@ -43,9 +43,10 @@ class Inbox:
         self._on_room = on_room
         self._purse = open_purse(account)
         self.messages: list[tuple[Data, int]] = []
-        """Complete messages that wait to be received, each with its size, the newest first: so
-        the oldest is taken at no cost, and an empty list is not the 760 bytes of an empty deque.
-        To be looked at only."""
+        """The first complete messages that wait to be received, each with its size, and the
+        oldest at the end: so it is taken at no cost, and an empty list is not the 760 bytes of
+        an empty deque. There are none if there are none at all. To be looked at only."""
+        self._later: list[tuple[Data, int]] = []  # those behind, the oldest first
         self._pieces: list[Data] = []  # of the message that is not complete yet
         self._pieces_size = 0
         self._skipping = False  # the rest of a message that nobody wants any more
@@ -82,12 +83,12 @@ class Inbox:
     @property
     def size(self) -> int:
         """Unread bytes."""
-        return self.held - OVERHEAD * len(self.messages)
+        return self.held - OVERHEAD * self.unread_messages
 
     @property
     def unread_messages(self) -> int:
         """Complete messages that wait to be received."""
-        return len(self.messages)
+        return len(self.messages) + len(self._later)
 
     @property
     def awaited(self) -> bool:
@@ -101,7 +102,10 @@ class Inbox:
 
     def put_messages(self, messages: Sequence[tuple[Data, int]]) -> None:
         """Add whole messages, each with its size; the one before is complete."""
-        self.messages[:0] = reversed(messages)
+        if self.messages:
+            self._later += messages
+        else:
+            self.messages += reversed(messages)
         for _, size in messages:
             self.held += size + OVERHEAD
         if self._sleeper is not None:
@@ -118,7 +122,7 @@ class Inbox:
         if part.final:
             self.held += OVERHEAD
         if part.final and not self._pieces:
-            self.messages.insert(0, (part.data, part.size))
+            self._add((part.data, part.size))
         else:
             self._add_piece(part)
         if self._sleeper is not None and (self.messages or not self._whole_wanted):
@@ -131,11 +135,21 @@ class Inbox:
         pieces.append(part.data)
         self._pieces_size += part.size
         if part.final:
-            self.messages.insert(0, self._take_pieces())
+            self._add(self._take_pieces())
             return
         while len(pieces) > 1 and len(pieces[-2]) <= len(pieces[-1]) < LARGE:
             tail = pieces.pop()
             pieces[-1] += tail  # type: ignore[operator]  # a message is all text or all binary
+
+    def _add(self, message: tuple[Data, int]) -> None:
+        (self._later if self.messages else self.messages).append(message)
+
+    def _take_first(self) -> tuple[Data, int]:
+        first = self.messages.pop()
+        if self._later and not self.messages:
+            self.messages += reversed(self._later)
+            self._later.clear()
+        return first
 
     def _take_pieces(self) -> tuple[Data, int]:
         pieces, self._pieces = self._pieces, []
@@ -155,6 +169,7 @@ class Inbox:
     def discard(self) -> None:
         """Drop everything unread: nobody will ask for it."""
         self.messages.clear()
+        self._later.clear()
         self._pieces.clear()
         self._pieces_size = self.held = 0
         if self._purse is not None:
@@ -195,7 +210,7 @@ class Inbox:
                 await self._wait(whole=True)
         finally:
             self._busy = False
-        data, size = self.messages.pop()
+        data, size = self._take_first()
         self.received += 1
         self._taken(size + OVERHEAD)
         return data
@@ -211,7 +226,7 @@ class Inbox:
 
     def _take_part(self) -> tuple[Data, int, bool]:
         final = bool(self.messages)
-        data, size = self.messages.pop() if final else self._take_pieces()
+        data, size = self._take_first() if final else self._take_pieces()
         self._taken(size + OVERHEAD * final)
         return data, size, final
 
