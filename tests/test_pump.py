@@ -225,6 +225,15 @@ async def test_one_that_is_cancelled_before_it_runs_closes_nevertheless() -> Non
     assert pump.closed
 
 
+def test_a_closed_one_watches_nothing_more() -> None:
+    pump = Pump()
+    pump._close()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(OSError, match="closed"):
+        pump.add(ours.fileno(), Recorder(ours))
+    assert not pump._sources
+
+
 def test_there_is_none_where_the_system_has_no_epoll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(_pump.select, "epoll", raising=False)
     assert open_pump() is None
