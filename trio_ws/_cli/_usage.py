@@ -9,6 +9,8 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
+from .._listeners import MAX_PORT
+
 N = TypeVar("N", int, float)
 
 
@@ -49,7 +51,7 @@ def interval(text: str) -> float:
 
 def port(text: str) -> int:
     """Read a port to listen on."""
-    return _number(text, int, lambda value: 0 <= value <= 65535, "a port: 0 to 65535")
+    return _number(text, int, lambda value: 0 <= value <= MAX_PORT, f"a port: 0 to {MAX_PORT}")
 
 
 def count(text: str) -> int:
