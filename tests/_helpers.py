@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+import pytest
 import trio
 import trio.testing
 
@@ -14,6 +15,7 @@ from trio_ws import testing
 from trio_ws._deflate import DeflateParameters
 from trio_ws._options import Options
 from trio_ws._session import Session
+from trio_ws._streams import RelayedStream
 from trio_ws.testing import Direction, Frame, Link
 from trio_ws.testing._socket import MemorySocket, Switchboard
 
@@ -222,6 +224,22 @@ async def settle(*, until: Callable[[], bool] | None = None) -> None:
 
 
 # Counting...
+
+
+class Relayed(RelayedStream):
+    """What an ASGI server has accepted, and will close."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise NotImplementedError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise NotImplementedError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        pytest.fail("that is for the server that has accepted it")
 
 
 def descriptors(path: Path) -> int:

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trustme
 from _components import until
-from _helpers import CLOSE, PING, break_sending, connected_streams
+from _helpers import CLOSE, PING, Relayed, break_sending, connected_streams
 from _site import (
     Visitor,
     after_steps,
@@ -42,7 +42,7 @@ from trio_ws import (
 from trio_ws._frames import TEXT
 from trio_ws._options import KIB
 from trio_ws._server_connection import ServerConnection, ServerState
-from trio_ws._streams import LINGER_TIME, RelayedStream
+from trio_ws._streams import LINGER_TIME
 from trio_ws.testing import Frame, cancellations
 
 TIMEOUT = Options().handshake_timeout
@@ -765,22 +765,6 @@ async def test_who_is_accepted_when_all_is_over_is_dropped_at_once(
     await ServerConnection(streams["server"], state).run()
     assert not state.connections
     assert trio.current_time() == 0
-
-
-class Relayed(RelayedStream):
-    """What an ASGI server has accepted, and will close."""
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        raise NotImplementedError
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        raise NotImplementedError
-
-    async def wait_send_all_might_not_block(self) -> None:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        pytest.fail("that is for the server that has accepted it")
 
 
 async def test_a_stream_that_another_server_has_accepted_is_not_closed() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from _helpers import Relayed
 from trio.testing import MockClock
 
 from trio_ws._streams import (
     LINGER_BYTES,
     LINGER_TIME,
-    RelayedStream,
     addresses_of,
     linger,
     network_of,
@@ -207,22 +207,6 @@ async def test_lingering_can_be_cancelled(autojump_clock: MockClock) -> None:
 )
 def test_of_ipv6_the_network_is_counted(host: str, network: str) -> None:
     assert network_of(host) == network
-
-
-class Relayed(RelayedStream):
-    """What an ASGI server would make."""
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        raise NotImplementedError
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        raise NotImplementedError
-
-    async def wait_send_all_might_not_block(self) -> None:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        raise NotImplementedError
 
 
 def test_a_relayed_stream_tells_what_the_other_server_knows() -> None:
