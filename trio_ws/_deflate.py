@@ -183,7 +183,6 @@ class PerMessageDeflate(Limits):
     """
 
     name = NAME
-    inflates = True
 
     def __init__(
         self,

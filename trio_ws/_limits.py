@@ -38,8 +38,6 @@ class Limits(Extension):
     """
 
     name = "x-trio-ws-limits"
-    inflates = False
-    """Whether a piece can be longer than the bytes it was made from."""
 
     def __init__(
         self, max_message_size: float, max_fragments: float, max_frame_size: float = math.inf
