@@ -116,12 +116,13 @@ async def test_what_was_missed_is_announced_in_its_place(redis: RedisServer) -> 
         other.subscribe("a", "b") as messages,
     ):
         await one.publish("a", 0)
+        assert await take(messages, 1) == [0]  # before the cut, not what is fetched after it
         cable.cut()
         for number in (1, 2, 3):
             await one.publish("a", number)
         await one.publish("b", "there is all of this")
         cable.mend()
-        assert await take(messages, 5) == [0, Missed(None), 2, 3, "there is all of this"]
+        assert await take(messages, 4) == [Missed(None), 2, 3, "there is all of this"]
 
 
 async def test_without_a_history_what_was_missed_is_announced(redis: RedisServer) -> None:
@@ -375,13 +376,14 @@ async def test_members_of_one_process_go_on_hearing_each_other(redis: RedisServe
         other.subscribe("a", "b") as here,
     ):
         await one.publish("a", 0)
+        assert await take(here, 1) == [0]
         cable.cut()
         await is_down(other)
         assert await other.publish("a", "local") == 1
         assert await other.publish(["a", "b"], "in both") == 1
         await other.publish("elsewhere", "unheard")
         await one.publish("a", "remote")
-        assert await take(here, 3) == [0, "local", "in both"]
+        assert await take(here, 2) == ["local", "in both"]
         cable.mend()
         await is_up(other)
         assert await take(here, 1) == ["remote"]
