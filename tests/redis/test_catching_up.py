@@ -115,6 +115,12 @@ def test_an_epoch_that_this_process_has_ended_itself_loses_nothing_for_it() -> N
     assert steps("A:2@20", "", "B:0@50", ended="A:4") == "[B:0]"
 
 
+def test_what_is_heard_behind_the_end_of_an_epoch_does_not_hide_that_it_has_ended() -> None:
+    heard = "B:1@50"
+    assert steps("A:2@20", "", "B:0@40", heard, ended="A:2", until=40) == "(B:0)"
+    assert steps("A:2@20", "", "B:0@40", heard, until=40) == "[B:0]"
+
+
 def test_what_other_rooms_were_not_asked_for_yet_waits() -> None:
     assert steps("A:2@20", "A:3@30 A:4@40", "A:4@40", until=35) == "A:3"
     assert steps("A:2@20", "", "B:0@40", until=35) == "[B:0]"

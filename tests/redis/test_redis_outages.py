@@ -40,6 +40,7 @@ from trio_ws import (
     Rooms,
 )
 from trio_ws.redis import open_rooms
+from trio_ws.rooms import Publication
 from trio_ws.testing import open_pair
 
 HISTORY = History()
@@ -391,6 +392,75 @@ async def test_members_of_one_process_go_on_hearing_each_other(redis: RedisServe
         # who was not here hears that something is missing, in both rooms, and then what follows
         assert await take(there, 4) == [0, "remote", Missed(None), "all"]
         assert await take(here, 1) == ["all"]
+
+
+async def test_what_is_said_alone_while_redis_is_asked_is_announced_too(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms: dict[str, Any] = {"history": HISTORY, "local": True}
+    async with (
+        open_cable(redis.port) as cable,
+        open_rooms(redis.url, **terms) as one,
+        open_rooms(cable.url, **terms) as other,
+        one.subscribe("a") as there,
+        other.subscribe("a") as here,
+    ):
+        broker: Any = other._broker
+        ask = broker._service._ask
+
+        async def ask_and_publish(*arguments: Any, **terms: Any) -> Any:
+            monkeypatch.undo()
+            answer = await ask(*arguments, **terms)
+            assert await take(there, 1) == [Missed(None)]
+            assert other.degraded
+            await other.publish("a", "alone again")
+            return answer
+
+        cable.cut()
+        await is_down(other)
+        await other.publish("a", "alone")
+        monkeypatch.setattr(broker._service, "_ask", ask_and_publish)
+        cable.mend()
+        await is_up(other)
+        assert await take(there, 1) == [Missed(None)]
+        await one.publish("a", "all")
+        assert await take(there, 1) == ["all"]
+        assert await take(here, 3) == ["alone", "alone again", "all"]
+
+
+async def test_what_is_said_alone_between_two_steps_of_catching_up_costs_nothing_here(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        open_cable(redis.port) as cable,
+        open_rooms(redis.url) as one,
+        open_rooms(cable.url, local=True) as other,
+        one.subscribe("a", "b") as there,
+        other.subscribe("a", "b") as here,
+    ):
+        broker: Any = other._broker
+        jump = broker._delivering._jump
+
+        def jump_and_publish(*step: Any) -> None:
+            monkeypatch.undo()
+            jump(*step)
+            again = Publication(("a",), "alone again", "alone again", waits=True)
+            broker._delivering.publish_alone(again)  # others can run before the jump of "b"
+
+        cable.cut()
+        await is_down(other)
+        await other.publish(["a", "b"], "alone")
+        monkeypatch.setattr(broker._delivering, "_jump", jump_and_publish)
+        cable.mend()
+        assert await take(here, 2) == ["alone", "alone again"]
+        await is_up(other)
+        await until(lambda: not broker._delivering.unsaid | broker._delivering.stale.keys())
+        await one.publish(["a", "b"], "all")
+        assert await take(here, 1) == ["all"]
+        announced = await take(there, 2)
+        while announced[-1] != "all":
+            announced += await take(there, 1)
+        assert set(announced[:-1]) == {Missed(None)}
 
 
 async def test_rooms_can_be_entered_alone(redis: RedisServer) -> None:

@@ -251,6 +251,7 @@ async def test_a_publisher_waits_for_patient_members_of_its_own_process_only(
             nursery.start_soon(one.publish, "a", 2)
             await until(lambda: one.statistics().total.waiting == 1)
             assert await take(here, 2) == [1, 2]
+        await until(lambda: other.statistics().total.dropped == 1)
         assert await take(there, 2) == [1, Missed(1)]
 
 

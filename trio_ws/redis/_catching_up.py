@@ -68,7 +68,8 @@ def catch_up(
             steps.append(Jump(before, record.time - 1, silent=position == fetched.ended))
         steps.append(record)
         position = place
-    if position != tip.position and all(time <= until for time in known):
+    up_to_tip = tip.time <= until or all(time <= until for time in known)
+    if position != tip.position and up_to_tip:
         steps.append(Jump(tip.position, tip.time, silent=position == fetched.ended))
     return steps
 

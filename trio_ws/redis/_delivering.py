@@ -250,6 +250,8 @@ class Delivering:
         for group in _in_order(steps):
             await trio.lowlevel.checkpoint()
             here = [room for room, _ in group if self.is_open(room)]
+            for room in here:
+                room.anchor = None  # it is where Redis is; from now on it may be alone anew
             step = group[0][1]
             if isinstance(step, Record):
                 self._deliver(step, here, _age(step, now))
@@ -292,7 +294,7 @@ class Delivering:
         for room, found in fetched:
             assert room.log is not None
             heard |= {(record.time, record.origin): record for record in room.heard or ()}
-            room.heard = room.anchor = None
+            room.heard = None
             self._hear_presences(room)
             room.log.run = found.stand.run
             room.ready.set()

@@ -239,6 +239,16 @@ class Service:
         """Fetch what is stale; ``complete``: and tell others who is here."""
         delivering = self._delivering
         breaks = set(delivering.unsaid) if self._refusal is None else set[str]()
+        delivering.unsaid -= breaks  # at once: what is published alone from now on is said later
+        try:
+            await self._fetch_all(link, breaks, complete=complete)
+        except BaseException:
+            delivering.unsaid |= breaks
+            raise
+
+    async def _fetch_all(self, link: Link, breaks: set[str], *, complete: bool) -> None:
+        """Fetch what is stale; tell others that messages of ``breaks`` are missing."""
+        delivering = self._delivering
         for name in breaks & delivering.rooms.keys():
             delivering.mark_stale(delivering.rooms[name])
         fetched: list[tuple[OpenRoom, Fetched]] = []
@@ -254,7 +264,6 @@ class Service:
         # Of rooms that nobody here is in any more, others have to know that they missed something.
         for names in _chunks(sorted(breaks - delivering.rooms.keys())):
             await link.run_script(FETCH, *self._fetching(link, names, {}, breaks))
-        delivering.unsaid -= breaks
         await link.wait_heard()  # what the histories do not keep may have been heard
         await delivering.update(fetched, asked)
 
