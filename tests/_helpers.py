@@ -14,6 +14,7 @@ import trio.testing
 from trio_ws import testing
 from trio_ws._deflate import DeflateParameters
 from trio_ws._options import Options
+from trio_ws._pump import Pump
 from trio_ws._session import Session
 from trio_ws._streams import RelayedStream
 from trio_ws.testing import Direction, Frame, Link
@@ -71,8 +72,10 @@ def session(
     *,
     deflate: DeflateParameters | None = None,
     leftover: bytes = b"",
+    pump: Pump | None = None,
 ) -> Session:
-    us = Session(stream, options, client=role == "client", leftover=leftover, deflate=deflate)
+    client = role == "client"
+    us = Session(stream, options, client=client, leftover=leftover, deflate=deflate, pump=pump)
     sessions.append((us, stream))
     return us
 
@@ -98,10 +101,11 @@ def connect_peer(
     *,
     deflate: DeflateParameters | None = None,
     leftover: bytes = b"",
+    pump: Pump | None = None,
 ) -> tuple[Session, Peer]:
     """Return this side, which plays ``role``, and a peer that does what a test says."""
     link, streams = connected_streams()
-    us = session(streams[role], role, options, deflate=deflate, leftover=leftover)
+    us = session(streams[role], role, options, deflate=deflate, leftover=leftover, pump=pump)
     return us, Peer(other(role), link, streams)
 
 

@@ -72,11 +72,12 @@ def tasks_of(ws: WebSocket) -> set[str]:
     return {task.name for task in ws._connection.tasks.child_tasks}
 
 
+@pytest.mark.parametrize("interval", [20, None])
 async def test_an_open_connection_has_no_task_of_its_own(
-    sockets: Sockets, autojump_clock: MockClock
+    sockets: Sockets, autojump_clock: MockClock, interval: float | None
 ) -> None:
     stream, peer = sockets
-    async with pumped(stream) as (ws, _):
+    async with pumped(stream, OPTIONS.replace(ping_interval=interval)) as (ws, _):
         peer.send(frame(TEXT, b"hello"))
         assert await ws.receive() == "hello"
         assert tasks_of(ws) == set()
@@ -411,6 +412,30 @@ async def test_who_was_not_heard_is_given_up(sockets: Sockets, autojump_clock: M
         info = await ws.wait_closed()
     assert trio.current_time() == 15
     assert info.reason == "keepalive: nothing came for 5 s after a ping"
+
+
+async def test_keepalive_keeps_nothing_of_a_connection_whose_block_has_ended(
+    sockets: Sockets, autojump_clock: MockClock
+) -> None:
+    stream, peer = sockets
+    async with pumped(stream, OPTIONS.replace(ping_interval=10)) as (ws, pump):
+        assert [entry[2].look is None for entry in pump.alarms._heap] == [False]
+        peer.send(CLOSE)
+        await ws.wait_closed()
+    assert [entry[2].look is None for entry in pump.alarms._heap] == [True]
+
+
+async def test_where_the_pump_has_ended_keepalive_is_a_task(
+    sockets: Sockets, autojump_clock: MockClock
+) -> None:
+    stream, _ = sockets
+    pump = Pump()
+    pump._close()
+    options = OPTIONS.replace(ping_interval=10, ping_timeout=5)
+    async with Session(stream, options, client=False, leftover=b"", pump=pump) as ws:
+        assert tasks_of(ws) == {f"reader of {ws.id}", f"keepalive of {ws.id}"}
+        await ws.wait_closed()
+    assert trio.current_time() == 15
 
 
 async def test_who_was_not_heard_is_given_up_without_a_pump_as_well(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,17 +13,32 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_ws._errors import ConnectionLost
 from trio_ws._messages import CloseInfo
 from trio_ws._options import Options
+from trio_ws._pump import Pump
 from trio_ws.testing import Frame
 from trio_ws.testing._frame import PING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from trio_ws._session import Session
 
     Connect = Callable[..., tuple[Session, Peer]]
 
 WATCHED = Options(ping_interval=10, ping_timeout=4, write_timeout=None, close_grace=1)
+
+
+@pytest.fixture(params=["a task of its own", "the pump's alarms"])
+async def connect_peer(
+    connect_peer: Connect, request: pytest.FixtureRequest
+) -> AsyncIterator[Connect]:
+    if request.param == "a task of its own":
+        yield connect_peer
+    else:
+        async with trio.open_nursery() as nursery:
+            pump = Pump()
+            await nursery.start(pump.work)
+            yield partial(connect_peer, pump=pump)
+            pump.stop()
 
 
 class Watch:

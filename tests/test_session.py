@@ -15,6 +15,7 @@ from trio_ws._errors import ConnectionLost, JoinRefused
 from trio_ws._flag import Flag
 from trio_ws._messages import CloseInfo
 from trio_ws._options import Options
+from trio_ws._pump import Pump
 from trio_ws._session import Session
 from trio_ws.testing import Frame, cancellations
 
@@ -272,6 +273,19 @@ async def test_the_tasks_of_a_connection_live_in_its_block(
         await peer.send(Frame.close(1000))
         await ws.wait_closed()
     assert tasks_of(ws.id) == []
+
+
+async def test_keepalive_is_no_task_of_the_block_where_a_pump_sees_to_it(
+    connect_peer: Connect, autojump_clock: MockClock
+) -> None:
+    pump = Pump()
+    us, peer = connect_peer(Options(ping_interval=20), pump=pump)
+    async with us as ws:
+        assert tasks_of(ws.id) == [f"reader of {ws.id}", f"writer of {ws.id}"]
+        assert len(pump.alarms) == 1
+        await peer.send(Frame.close(1000))
+        await ws.wait_closed()
+    pump._close()
 
 
 async def test_a_task_that_fails_against_all_promises_is_seen(

@@ -7,7 +7,8 @@ something to read. Whoever has more to do than that, closing above all, leaves t
 for a task of its own.
 
 What should happen soon, but not within the call that asks for it, is done by a second
-task: a connection's answers leave together, and one that was paused goes on reading.
+task: a connection's answers leave together, and one that was paused goes on reading. A
+third sees to what is due at its time (`Alarms`), for those as well that read by themselves.
 
 Only Linux has an epoll. Elsewhere each connection keeps its own task.
 """
@@ -22,6 +23,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
+
+from ._alarms import Alarms
 
 logger: Final = logging.getLogger("trio_ws")
 
@@ -50,6 +53,7 @@ class Pump:
     """Tells its sources when they can be read."""
 
     def __init__(self) -> None:
+        self.alarms: Alarms = Alarms()
         self._epoll = select.epoll()
         self._sources: dict[int, Source] = {}
         self._due: dict[Callable[[], None], None] = {}
@@ -95,6 +99,7 @@ class Pump:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch)
                     nursery.start_soon(self._call_back)
+                    nursery.start_soon(self.alarms.run)
                     task_status.started()
         finally:
             self._close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import TracebackType
 
 import trio
@@ -13,7 +14,7 @@ from ._deflate import DeflateParameters
 from ._errors import find_refusal
 from ._flag import Flag
 from ._http_request import RequestHead
-from ._keepalive import run_keepalive
+from ._keepalive import Keepalive
 from ._messages import CloseCode
 from ._options import Options
 from ._protocol import Protocol
@@ -69,7 +70,8 @@ class Session:
             draining=Flag() if draining is None else draining,
         )
         self._manager = trio.open_nursery()
-        self._keepalive: trio.CancelScope | None = None
+        self._alarms = None if pump is None or pump.closed else pump.alarms
+        self._stop_keepalive: Callable[[], None] | None = None
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> WebSocket:
@@ -77,9 +79,7 @@ class Session:
         self._nursery = await self._manager.__aenter__()
         connection.start(self._nursery)
         if connection.options.ping_interval != math.inf:
-            self._keepalive = trio.CancelScope(shield=True)
-            name = f"keepalive of {connection.id}"
-            self._nursery.start_soon(self._run_keepalive, self._keepalive, name=name)
+            self._start_keepalive()
         return self.ws
 
     @trio.lowlevel.enable_ki_protection
@@ -92,8 +92,8 @@ class Session:
         self._nursery.cancel_scope.shield = True  # close_grace bounds what follows
         code, reason = _farewell(exc)
         self._connection.begin_close(code, reason, by_user=True)
-        if self._keepalive is not None:
-            self._keepalive.cancel()
+        if self._stop_keepalive is not None:
+            self._stop_keepalive()
         try:
             if not self._connection.over.is_set():  # the nursery's end is a schedule point, too
                 await self._connection.over.wait()
@@ -101,10 +101,22 @@ class Session:
             self._connection.close_account()
             await self._manager.__aexit__(None, None, None)
 
+    def _start_keepalive(self) -> None:
+        connection = self._connection
+        keepalive = Keepalive(connection)
+        if self._alarms is not None:
+            look_at = connection.last_received + connection.options.ping_interval
+            self._stop_keepalive = self._alarms.set(look_at, keepalive.look).cancel
+        else:
+            scope = trio.CancelScope(shield=True)
+            name = f"keepalive of {connection.id}"
+            self._nursery.start_soon(self._run_keepalive, keepalive, scope, name=name)
+            self._stop_keepalive = scope.cancel
+
     @trio.lowlevel.enable_ki_protection
-    async def _run_keepalive(self, scope: trio.CancelScope) -> None:
+    async def _run_keepalive(self, keepalive: Keepalive, scope: trio.CancelScope) -> None:
         with scope:
-            await run_keepalive(self._connection)
+            await keepalive.run()
 
 
 def _farewell(exc: BaseException | None) -> tuple[int, str]:
