@@ -16,11 +16,9 @@ from typing import Final
 
 import trio
 
-logger: Final = logging.getLogger("trio_ws")
+from ._pace import PASS
 
-PASS: Final = 0.005
-"""Seconds in a row before other tasks get their turn. A ping takes 30 µs, and ten thousand
-connections that were opened together are due together."""
+logger: Final = logging.getLogger("trio_ws")
 
 MOST_CANCELLED: Final = 64
 """Cancelled alarms that may always stay in the heap; beyond, they may be half of it."""
@@ -88,6 +86,7 @@ class Alarms:
             await self._look()
 
     async def _look(self) -> None:
+        """Look at what is due: ten thousand that were opened together are due together."""
         pass_ends = time.perf_counter() + PASS
         while self._heap and self._heap[0][0] <= trio.current_time():
             _, _, alarm = heapq.heappop(self._heap)

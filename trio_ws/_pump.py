@@ -25,16 +25,15 @@ from typing import Final, Protocol
 import trio
 
 from ._alarms import Alarms
+from ._pace import PASS
 
 logger: Final = logging.getLogger("trio_ws")
 
 TURN: Final = 64
-"""Connections that are read from in a row before other tasks get their turn."""
-
-PASS: Final = 0.005
-"""Seconds of the same, whichever comes first. A read of a small message takes 20 µs; but 64 KiB
-of pings, or zeros that inflate to a MiB, take a hundred times as long, and many connections
-may send just that at the same time: 64 of them took up to 0.28 s."""
+"""Connections that are read from in a row before other tasks get their turn, if `PASS` seconds
+are not over before: a read of a small message takes 20 µs; but 64 KiB of pings, or zeros that
+inflate to a MiB, take a hundred times as long, and many connections may send just that at the
+same time: 64 of them took up to 0.28 s."""
 
 
 class Source(Protocol):
