@@ -80,13 +80,13 @@ class Alarms:
             next_at = self._heap[0][0] if self._heap else math.inf
             with trio.CancelScope(deadline=next_at) as self._sleep:
                 await trio.sleep_forever()
-            # If the whole process stood still meanwhile, what came has yet to be read.
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
             await self._look()
 
     async def _look(self) -> None:
         """Look at what is due: ten thousand that were opened together are due together."""
+        # If the whole process stood still meanwhile, what came has yet to be read.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
         pass_ends = time.perf_counter() + PASS
         while self._heap and self._heap[0][0] <= trio.current_time():
             _, _, alarm = heapq.heappop(self._heap)
