@@ -118,6 +118,22 @@ def break_sending(stream: trio.SocketStream, failure: Exception) -> None:
     stream.socket.send = send
 
 
+class Relayed(RelayedStream):
+    """What an ASGI server has accepted, and will close."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        raise NotImplementedError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise NotImplementedError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        pytest.fail("that is for the server that has accepted it")
+
+
 class Peer(testing.RawPeer):
     """A peer of literal bytes, and the way from the side under test to it.
 
@@ -228,22 +244,6 @@ async def settle(*, until: Callable[[], bool] | None = None) -> None:
 
 
 # Counting...
-
-
-class Relayed(RelayedStream):
-    """What an ASGI server has accepted, and will close."""
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        raise NotImplementedError
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        raise NotImplementedError
-
-    async def wait_send_all_might_not_block(self) -> None:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        pytest.fail("that is for the server that has accepted it")
 
 
 def descriptors(path: Path) -> int:

@@ -31,6 +31,11 @@ class Keepalive:
         self._received = 0
         self._next_at = math.inf
 
+    @property
+    def ping_at(self) -> float:
+        """When it will have been silent for long enough."""
+        return self._connection.last_received + self._connection.options.ping_interval
+
     def look(self) -> float | None:
         """Ask, or give up, if it is time to; return when to look again, `None` at the end."""
         while self._connection.info is None:
@@ -48,9 +53,8 @@ class Keepalive:
             await trio.lowlevel.checkpoint()
 
     def _wait_for_silence(self) -> float | None:
-        """Return when it will have been silent for long enough; if it has, ask."""
-        connection = self._connection
-        ping_at = connection.last_received + connection.options.ping_interval
+        """Return `ping_at`; if it is past that, ask."""
+        connection, ping_at = self._connection, self.ping_at
         now = trio.current_time()
         if now < ping_at:
             return ping_at

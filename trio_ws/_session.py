@@ -70,7 +70,7 @@ class Session:
             draining=Flag() if draining is None else draining,
         )
         self._manager = trio.open_nursery()
-        self._alarms = None if pump is None or pump.closed else pump.alarms
+        self._pump = pump
         self._stop_keepalive: Callable[[], None] | None = None
 
     @trio.lowlevel.enable_ki_protection
@@ -102,14 +102,12 @@ class Session:
             await self._manager.__aexit__(None, None, None)
 
     def _start_keepalive(self) -> None:
-        connection = self._connection
-        keepalive = Keepalive(connection)
-        if self._alarms is not None:
-            look_at = connection.last_received + connection.options.ping_interval
-            self._stop_keepalive = self._alarms.set(look_at, keepalive.look).cancel
+        keepalive, pump = Keepalive(self._connection), self._pump
+        if pump is not None and not pump.closed:
+            self._stop_keepalive = pump.alarms.set(keepalive.ping_at, keepalive.look).cancel
         else:
             scope = trio.CancelScope(shield=True)
-            name = f"keepalive of {connection.id}"
+            name = f"keepalive of {self._connection.id}"
             self._nursery.start_soon(self._run_keepalive, keepalive, scope, name=name)
             self._stop_keepalive = scope.cancel
 
